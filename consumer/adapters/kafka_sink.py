@@ -1,0 +1,313 @@
+"""Publishes a batch and commits its offsets: all of it or nothing, as the guarantee says."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.errors import AssignmentLostError, BatchAbortedError, FatalError, OutageError
+from consumer.records import Outputs
+from consumer.telemetry import Telemetry
+
+_RETRY_SECONDS: Final = 0.1
+_SLICE_SECONDS: Final = 1.0
+
+
+class OutputRefusedError(Exception):
+    """An output itself is at fault, too large most likely: its record must be found."""
+
+
+class Membership(Protocol):
+    """What a sink needs of the source: offsets are committed in the name of its membership."""
+
+    group_metadata: Any
+
+    def is_member(self) -> bool:
+        """Say whether the group still knows us."""
+
+    def commit(self, next_offsets: dict[int, int]) -> None:
+        """Commit, and wait for the answer. Raises KafkaException."""
+
+    def committed(self, partitions: list[int]) -> dict[int, int | None]:
+        """Ask the broker for committed offsets. Raises KafkaException."""
+
+
+class _Deliveries:
+    """Delivery reports of one producer: only failures are reported, and none is forgotten."""
+
+    def __init__(self) -> None:
+        self.failed: KafkaError | None = None
+
+    def report(self, error: KafkaError | None, _: Message) -> None:
+        """Keep the first failure. Must not raise: that would surface from an unrelated call."""
+        if error is not None and self.failed is None:
+            self.failed = error
+
+
+class AtLeastOnceSink:
+    """Commits offsets once every output of the batch is acknowledged by all in-sync replicas."""
+
+    def __init__(
+        self, config: dict[str, Any], membership: Membership, outage_limit_seconds: float
+    ) -> None:
+        """`config` is that of kafka_clients.producer_config."""
+        config.setdefault("message.timeout.ms", int(outage_limit_seconds * 1_000))
+        self._producer = Producer(config)
+        self._membership = membership
+        self._outage_limit = outage_limit_seconds
+
+    def publish(self, outputs: Sequence[Outputs], next_offsets: dict[int, int]) -> None:
+        """
+        Return when all is out and committed; raise BatchAbortedError when the offsets are not.
+
+        Outputs may then be seen twice, and are the same predictions.
+        """
+        if not next_offsets:
+            return
+        deadline = time.monotonic() + self._outage_limit
+        deliveries = _Deliveries()
+        produce(self._producer, outputs, deliveries)
+        while self._producer.flush(_SLICE_SECONDS) > 0:
+            if time.monotonic() > deadline:
+                raise OutageError(self._outage_limit)
+        if deliveries.failed is not None:
+            raise consequent(deliveries.failed)
+        self._commit(next_offsets, deadline)
+
+    def close(self) -> None:
+        """Give up what is still queued: it belongs to a batch that is not committed."""
+        self._producer.purge()
+        self._producer.flush(_SLICE_SECONDS)
+
+    def _commit(self, next_offsets: dict[int, int], deadline: float) -> None:
+        while True:
+            try:
+                self._membership.commit(next_offsets)
+            except KafkaException as exception:
+                error = kafka_error(exception)
+                if consequence(error) is not Consequence.RETRY:
+                    raise consequent(error) from exception
+                if time.monotonic() > deadline:
+                    raise OutageError(self._outage_limit) from exception
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+
+class ExactlyOnceSink:
+    """
+    One transaction a batch holds its outputs and its offsets.
+
+    Two producers take turns: after a commit, the coordinator is still writing the markers of one
+    transactional id while the other may begin. Never are two transactions open, and none begins
+    while the outcome of the one before is unknown.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[dict[str, Any]],
+        membership: Membership,
+        telemetry: Telemetry,
+        topic: str,
+        outage_limit_seconds: float,
+    ) -> None:
+        """`configs` are those of kafka_clients.transactional_config, one for each slot."""
+        self._configs = configs
+        self._producers: list[Producer | None] = [None] * len(configs)
+        self._transaction_seconds = min(int(c["transaction.timeout.ms"]) for c in configs) / 1_000
+        self._membership = membership
+        self._telemetry = telemetry
+        self._topic = topic
+        self._outage_limit = outage_limit_seconds
+        self._turn = 0
+
+    def open(self) -> None:
+        """Fence whoever held these transactional ids, and finish what it left open."""
+        for slot in range(len(self._configs)):
+            self._ready_producer(slot)
+
+    def publish(self, outputs: Sequence[Outputs], next_offsets: dict[int, int]) -> None:
+        """
+        Return when all is out and committed; raise BatchAbortedError when nothing is.
+
+        An outcome that is unknown is resolved in here. Raises FatalError when another instance
+        uses our transactional ids, OutageError when the brokers stay away.
+        """
+        if not next_offsets:
+            return
+        if not self._membership.is_member():
+            raise AssignmentLostError("the group does not know us any more")
+        slot, self._turn = self._turn, (self._turn + 1) % len(self._configs)
+        transaction = _Transaction(self._ready_producer(slot), self._transaction_seconds)
+        offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
+        try:
+            transaction.run(outputs, offsets, self._membership.group_metadata)
+        except KafkaException as exception:
+            error = kafka_error(exception)
+        except BaseException:
+            self._end(slot, transaction)
+            raise
+        else:
+            return
+        # Outside the handler, whose traceback would keep the old producer alive.
+        self._resolve(slot, transaction, error, next_offsets)
+
+    def close(self) -> None:
+        """Drop both producers; the next holder of their ids ends what one may have left open."""
+        self._producers = [None] * len(self._configs)
+
+    def _resolve(
+        self,
+        slot: int,
+        transaction: "_Transaction",
+        error: KafkaError,
+        next_offsets: dict[int, int],
+    ) -> None:
+        """Return if the transaction was committed after all; raise what follows if it was not."""
+        if error.code() == KafkaError._FENCED and not transaction.is_overdue:
+            name = self._configs[slot]["transactional.id"]
+            raise FatalError(
+                f"another instance uses the transactional id {name}: give each instance an"
+                " instance.id of its own"
+            )
+        self._end(slot, transaction)
+        if not (transaction.commit_was_called and self._is_committed(next_offsets)):
+            if error.fatal():  # to the producer, which is replaced
+                raise BatchAbortedError(error.name())
+            raise consequent(error)
+
+    def _end(self, slot: int, transaction: "_Transaction") -> None:
+        """Leave no transaction open: abort it, or replace its producer, whose successor ends it."""
+        if transaction.abort():
+            return
+        self._telemetry.producer_replaced()
+        self._producers[slot] = None
+        del transaction.producer  # the client ends here, before its successor begins
+        self._ready_producer(slot)
+
+    def _is_committed(self, next_offsets: dict[int, int]) -> bool:
+        """Ask the broker what became of the transaction, now that it is no longer open."""
+        deadline = time.monotonic() + self._outage_limit
+        while True:
+            try:
+                committed = self._membership.committed(list(next_offsets))
+            except KafkaException as exception:
+                self._wait(exception, deadline)
+                continue
+            is_committed = all((committed[p] or 0) >= o for p, o in next_offsets.items())
+            self._telemetry.outcome_resolved(committed=is_committed)
+            return is_committed
+
+    def _ready_producer(self, slot: int) -> Producer:
+        producer = self._producers[slot]
+        if producer is not None:
+            return producer
+        producer = Producer(self._configs[slot])
+        deadline = time.monotonic() + self._outage_limit
+        while True:
+            try:
+                producer.init_transactions(_SLICE_SECONDS)
+            except KafkaException as exception:
+                self._wait(exception, deadline)
+            else:
+                self._producers[slot] = producer
+                return producer
+
+    def _wait(self, exception: KafkaException, deadline: float) -> None:
+        """Wait a moment after an error that time may heal; raise for any other."""
+        error = kafka_error(exception)
+        if consequence(error) is not Consequence.RETRY:
+            raise FatalError(
+                f"the transaction coordinator refuses us: {error.str()}"
+            ) from exception
+        if time.monotonic() > deadline:
+            raise OutageError(self._outage_limit) from exception
+        time.sleep(_RETRY_SECONDS)
+
+
+class _Transaction:
+    """One attempt to get a batch out; it remembers how far it came."""
+
+    def __init__(self, producer: Producer, budget_seconds: float) -> None:
+        self.producer = producer
+        self.commit_was_called = False
+        self._overdue_at = time.monotonic() + budget_seconds
+
+    @property
+    def is_overdue(self) -> bool:
+        """Say whether the coordinator may have ended the transaction by itself, and fenced us."""
+        return time.monotonic() > self._overdue_at
+
+    def run(
+        self, outputs: Sequence[Outputs], offsets: list[TopicPartition], group_metadata: Any
+    ) -> None:
+        """Produce, send the offsets and commit. Raises KafkaException, OutputRefusedError."""
+        self.producer.begin_transaction()
+        produce(self.producer, outputs, _Deliveries())
+        self._resumed(self.producer.send_offsets_to_transaction, offsets, group_metadata)
+        self.commit_was_called = True
+        self._resumed(self.producer.commit_transaction)
+
+    def abort(self) -> bool:
+        """Abort, and say whether the broker confirmed it."""
+        try:
+            self.producer.abort_transaction(_SLICE_SECONDS)
+        except KafkaException:
+            return False
+        return True
+
+    def _resumed(self, call: Callable[..., None], *args: Any) -> None:
+        """Make a call, and the same call again while it only timed out: it goes on where it was."""
+        while True:
+            try:
+                call(*args, max(_SLICE_SECONDS, self._overdue_at - time.monotonic()))
+            except KafkaException as exception:
+                if self.is_overdue or not kafka_error(exception).retriable():
+                    raise
+            else:
+                return
+
+
+def produce(producer: Producer, outputs: Sequence[Outputs], deliveries: _Deliveries) -> None:
+    """
+    Queue all outputs, or raise: a record that is dropped here would be missing from the commit.
+
+    Raises OutputRefusedError for one that is too large, KafkaException for anything else.
+    """
+    for batch in outputs:
+        if batch.headers is None:
+            messages: list[dict[str, Any]] = [
+                {"key": key, "value": value}
+                for key, value in zip(batch.keys, batch.values, strict=True)
+            ]
+            queued = producer.produce_batch(batch.topic, messages, on_delivery=deliveries.report)
+            if queued < len(messages):
+                raise consequent(next(m["_error"] for m in messages if "_error" in m))
+        else:
+            _produce_with_headers(producer, batch, deliveries)
+
+
+def _produce_with_headers(producer: Producer, batch: Outputs, deliveries: _Deliveries) -> None:
+    columns = (batch.keys, batch.values, batch.headers, batch.partitions, batch.timestamps)
+    for key, value, headers, partition, timestamp in zip(*columns, strict=True):  # type: ignore[arg-type]
+        try:
+            producer.produce(
+                batch.topic, value, key, partition,
+                on_delivery=deliveries.report, timestamp=timestamp, headers=list(headers),
+            )  # fmt: skip
+        except KafkaException as exception:
+            raise consequent(kafka_error(exception)) from exception
+
+
+def consequent(error: KafkaError) -> Exception:
+    """Return what to raise for an error that left nothing of the batch committed."""
+    match consequence(error):
+        case Consequence.ASSIGNMENT_LOST:
+            return AssignmentLostError(error.name())
+        case Consequence.OUTPUT_REFUSED:
+            return OutputRefusedError(error.name())
+        case Consequence.RETRY:
+            return BatchAbortedError(error.name())
+    return FatalError(f"the outputs cannot be published: {error.str()}")

@@ -1,0 +1,312 @@
+"""Polls the input topic as a member of the group, and knows where every partition goes on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.adapters.kafka_clients import place
+from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.core.batching import BatchControl
+from consumer.core.restore import Plan
+from consumer.errors import FatalError
+from consumer.records import Headers, Records
+from consumer.telemetry import Telemetry
+
+_IDLE_SECONDS: Final = 0.1
+_REQUEST_SECONDS: Final = 5.0
+_SEEK_ATTEMPTS: Final = 50
+_NO_OFFSET: Final = -1001
+
+
+class PartitionObserver(Protocol):
+    """Who must know when a partition comes and goes: the state."""
+
+    def plan(self, partition: int, committed: int | None) -> Plan:
+        """Return where to start the partition. Raises KafkaException when the broker is away."""
+
+    def begin(self, partition: int, plan: Plan) -> None:
+        """The partition starts with the records of the plan."""
+
+    def drop(self, partition: int) -> None:
+        """The partition is no longer ours."""
+
+
+@dataclass(slots=True)
+class _Owned:
+    """One partition of ours. `position` is our own next offset; None until its start is known."""
+
+    position: int | None = None
+    live_from: int = 0
+
+
+class KafkaSource:
+    """
+    The only owner of the group membership. All of it runs on the thread that polls.
+
+    Callbacks run inside poll alone, between two batches, so a partition can neither come nor go
+    while one is in hand. They never raise and never block: an exception in a callback would make
+    the client throw away records that it had already moved past.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        observer: PartitionObserver,
+        control: BatchControl,
+        telemetry: Telemetry,
+        *,
+        incremental: bool,
+    ) -> None:
+        """`config` is that of kafka_clients.group_consumer_config."""
+        self._consumer: Final = Consumer(config)
+        self._topic = topic
+        self._observer = observer
+        self._control = control
+        self._telemetry = telemetry
+        self._incremental = incremental
+        self._owned: dict[int, _Owned] = {}
+        self._joined = False
+        self._callback_fault: Exception | None = None
+        self.group_metadata: Any = None
+        self.in_hand: dict[int, tuple[int, int]] = {}
+        """First record of each partition in the current batch: (offset, timestamp in ms)."""
+
+    def subscribe(self) -> None:
+        """Join the group."""
+        self._consumer.subscribe(
+            [self._topic],
+            on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost,
+        )  # fmt: skip
+
+    def poll(self) -> Records:
+        """
+        Return the next records, none when there are none.
+
+        Raises FatalError where going on would lose records.
+        """
+        messages = self._fetch()
+        if self._callback_fault is not None:
+            raise FatalError("a rebalance callback failed") from self._callback_fault
+        self._begin_assigned()
+        self._telemetry.polled()
+        if messages:
+            # Captured here: at commit time it might be that of a membership that is already over.
+            self.group_metadata = self._consumer.consumer_group_metadata()
+        return self._columns(messages)
+
+    def settled(self, records: Records) -> None:
+        """The batch is committed: go on after it."""
+        for partition, position in records.positions.items():
+            if partition in self._owned:
+                self._owned[partition].position = position
+        self.in_hand = {}
+        if not records.live.all():
+            self._telemetry.restore_progressed(self.restore_remaining)
+
+    def rewind(self) -> None:
+        """
+        Go back to our own next offset on every partition still owned.
+
+        The client's position has moved on; without this, a later commit would pass over what lay
+        between.
+        """
+        self.in_hand = {}
+        for partition, owned in self._owned.items():
+            if owned.position is not None:
+                self._seek(partition, owned.position)
+
+    def commit(self, next_offsets: dict[int, int]) -> None:
+        """Commit, and wait for the answer. Raises KafkaException."""
+        offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
+        for part in self._consumer.commit(offsets=offsets, asynchronous=False):
+            if part.error is not None:
+                raise KafkaException(part.error)
+
+    def committed(self, partitions: list[int]) -> dict[int, int | None]:
+        """Ask the broker for committed offsets; None where there is none. Raises KafkaException."""
+        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
+        answered = self._consumer.committed(wanted, timeout=_REQUEST_SECONDS)
+        return {p.partition: None if p.offset < 0 else p.offset for p in answered}
+
+    def is_member(self) -> bool:
+        """Say whether the group still knows us; if not, our metadata would not be checked."""
+        return bool(self._consumer.memberid())
+
+    @property
+    def uncommitted_from(self) -> dict[int, int]:
+        """For each partition of ours that has begun, the first offset not yet committed."""
+        return {
+            partition: max(owned.position, owned.live_from)
+            for partition, owned in list(self._owned.items())
+            if owned.position is not None
+        }
+
+    @property
+    def restore_remaining(self) -> int:
+        """Records still to be replayed; a partition whose start is not known counts as one."""
+        return sum(
+            1 if owned.position is None else max(0, owned.live_from - owned.position)
+            for owned in self._owned.values()
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """
+        Say whether the group answered, if with no partition, and none is still being restored.
+        """
+        return self._joined and self.restore_remaining == 0
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _fetch(self) -> list[Message]:
+        """
+        Wait for one record, then a moment for more: consume() alone would wait in vain when idle.
+        """
+        limit = self._control.max_records
+        messages: list[Message] = self._consumer.consume(limit, timeout=self._control.wait_seconds)
+        if not messages:
+            messages = self._consumer.consume(1, timeout=_IDLE_SECONDS)
+            if messages and limit > 1:
+                wait = self._control.wait_seconds
+                messages += self._consumer.consume(limit - 1, timeout=wait)
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if not self._is_error(message)]
+        return messages
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise FatalError(
+                f"the next record of {self._topic} is gone: retention passed it before it was read"
+                " (the group's offset is kept; move it on purpose to go on)"
+            )
+        if consequence(error) is Consequence.FATAL:
+            raise FatalError(f"the group consumer cannot go on: {error.str()}")
+        self._telemetry.client_error("group", error.name(), error.str())
+        return True
+
+    def _columns(self, messages: list[Message]) -> Records:
+        n = len(messages)
+        partitions = np.fromiter(map(Message.partition, messages), np.int64, n)
+        offsets = np.fromiter(map(Message.offset, messages), np.int64, n)
+        live = np.ones(n, np.bool_)
+        first: dict[int, tuple[int, int]] = {}
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            owned = self._owned.get(partition)
+            if owned is None or owned.position is None or offsets[rows[0]] < owned.position:
+                return self._columns([m for m in messages if self._is_expected(m)])
+            live[rows] = offsets[rows] >= owned.live_from
+            first[partition] = (int(offsets[rows[0]]), messages[rows[0]].timestamp()[1])
+        self.in_hand = first
+        timestamps = np.fromiter(
+            (stamp[1] for stamp in map(Message.timestamp, messages)), np.int64, n
+        )
+
+        def headers(row: int) -> Headers:
+            return cast(Headers, messages[row].headers() or [])
+
+        return Records(
+            self._topic,
+            list(map(Message.value, messages)),
+            list(map(Message.key, messages)),
+            partitions, offsets, timestamps, live, headers,
+        )  # fmt: skip
+
+    def _is_expected(self, message: Message) -> bool:
+        """Refuse records of partitions that went while they were on their way, or were rewound."""
+        partition, offset = place(message)
+        owned = self._owned.get(partition)
+        return owned is not None and owned.position is not None and offset >= owned.position
+
+    def _begin_assigned(self) -> None:
+        """
+        Find out where new partitions start, and let them run: outside the callback, as it blocks.
+        """
+        new = [partition for partition, owned in self._owned.items() if owned.position is None]
+        if not new:
+            return
+        try:
+            committed = self.committed(new)
+            plans = {
+                partition: self._observer.plan(partition, committed[partition]) for partition in new
+            }
+        except KafkaException as exception:
+            if consequence(kafka_error(exception)) is Consequence.RETRY:
+                return  # they stay paused, and the next poll asks again
+            raise FatalError(f"committed offsets cannot be read: {exception}") from exception
+        for partition, plan in plans.items():
+            self._observer.begin(partition, plan)
+            self._seek(partition, plan.start)
+            self._owned[partition] = _Owned(plan.start, plan.live_from)
+            self._consumer.resume([TopicPartition(self._topic, partition)])
+        self._telemetry.restore_progressed(self.restore_remaining)
+
+    def _seek(self, partition: int, offset: int) -> None:
+        for attempt in range(_SEEK_ATTEMPTS + 1):
+            try:
+                self._consumer.seek(TopicPartition(self._topic, partition, offset))
+            except KafkaException as exception:
+                if attempt == _SEEK_ATTEMPTS:
+                    raise FatalError(
+                        f"partition {partition} cannot be set to offset {offset}"
+                    ) from exception
+                time.sleep(0.02)  # the client has not begun the partition yet
+            else:
+                return
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(lambda: self._take(consumer, partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(lambda: self._give(consumer, partitions, self._telemetry.partitions_revoked))
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(lambda: self._give(consumer, partitions, self._telemetry.partitions_lost))
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as fault:  # noqa: BLE001 - the client would throw records away
+            self._callback_fault = fault
+
+    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._joined = True
+        for partition in partitions:
+            partition.offset = 0  # paused before anything is read, and set right in _begin_assigned
+            self._owned[partition.partition] = _Owned()
+        if self._incremental:
+            consumer.incremental_assign(partitions)
+        else:
+            consumer.assign(partitions)
+        if partitions:
+            consumer.pause(partitions)
+        self._telemetry.partitions_assigned(_numbers(partitions), len(self._owned))
+
+    def _give(
+        self,
+        consumer: Consumer,
+        partitions: list[TopicPartition],
+        tell: Callable[[list[int], int], None],
+    ) -> None:
+        for partition in partitions:
+            if self._owned.pop(partition.partition, None) is not None:
+                self._observer.drop(partition.partition)
+        if self._incremental:
+            consumer.incremental_unassign(partitions)
+        else:
+            consumer.unassign()
+        tell(_numbers(partitions), len(self._owned))
+
+
+def _numbers(partitions: list[TopicPartition]) -> list[int]:
+    return sorted(partition.partition for partition in partitions)

@@ -1,0 +1,132 @@
+"""The label topic, read whole by every instance, and held against its end before each batch."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.adapters.kafka_clients import place
+from consumer.adapters.log_reader import LogReader
+from consumer.core.batch import LabelsKnown
+from consumer.core.labels import TerminalFrauds
+from consumer.errors import ConfigError, FatalError
+from consumer.telemetry import Telemetry
+
+_SECONDS_BETWEEN_METADATA: Final = 60.0
+_REQUEST_SECONDS: Final = 2.0
+_MOST_RECORDS: Final = 10_000
+
+
+class LabelFeed:
+    """
+    Feeds TerminalFrauds, and says how far it is.
+
+    The end is asked for on a client of its own: on the consumer that long-polls an idle topic, the
+    question waits behind the poll for half a second.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        frauds: TerminalFrauds,
+        telemetry: Telemetry,
+        max_wait_seconds: float,
+    ) -> None:
+        """`config` is that of kafka_clients.reader_config."""
+        self._consumer = Consumer({**config, "enable.partition.eof": True})
+        self._ends = LogReader(config, topic)
+        self._topic = topic
+        self._frauds = frauds
+        self._telemetry = telemetry
+        self._max_wait = max_wait_seconds
+        self._next_offsets: dict[int, int] = {}
+        self._metadata_due = 0.0
+        self._stale = False
+
+    def load(self, keep_waiting: Callable[[], bool]) -> None:
+        """
+        Read the topic to its present end, however long it takes; False from `keep_waiting` stops.
+
+        Raises ConfigError when the topic does not exist.
+        """
+        begin = time.monotonic()
+        while keep_waiting():
+            try:
+                partitions = self._ends.partitions(_REQUEST_SECONDS)
+                if not partitions:
+                    raise ConfigError(
+                        f"topic {self._topic} does not exist; run `fraudstream topics`"
+                    )
+                if self._reached_end(time.monotonic() + _REQUEST_SECONDS):
+                    self._telemetry.labels_loaded(
+                        self._frauds.fraud_count, time.monotonic() - begin
+                    )
+                    return
+            except KafkaException:  # told by error_cb; brokers may come back
+                continue
+
+    def catch_up(self) -> LabelsKnown:
+        """
+        Read up to the topic's end as it is now, so that no label is counted by luck.
+
+        Waits `max_wait_seconds` at most: what is known by then is used, and called stale.
+        """
+        try:
+            reached = self._reached_end(time.monotonic() + self._max_wait)
+        except KafkaException:
+            reached = False
+        if reached is self._stale:
+            self._stale = not reached
+            self._telemetry.labels_stale(stale=self._stale)
+        offsets = tuple(self._next_offsets[partition] for partition in sorted(self._next_offsets))
+        return LabelsKnown(offsets, stale=self._stale)
+
+    def close(self) -> None:
+        """Close both clients."""
+        self._ends.close()
+        self._consumer.close()
+
+    def _reached_end(self, deadline: float) -> bool:
+        self._look_for_partitions()
+        ends = self._ends.ends(self._next_offsets, min(_REQUEST_SECONDS, self._max_wait))
+        while any(self._next_offsets[partition] < end for partition, end in ends.items()):
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                return False
+            self._take_in(self._consumer.consume(_MOST_RECORDS, timeout=min(wait, 0.05)))
+        return True
+
+    def _look_for_partitions(self) -> None:
+        """Start on partitions that are new; a label in an unread one would be missed in silence."""
+        if time.monotonic() < self._metadata_due:
+            return
+        found = self._ends.partitions(_REQUEST_SECONDS)
+        new = [partition for partition in found if partition not in self._next_offsets]
+        if new:
+            starts = self._ends.beginnings(new, _REQUEST_SECONDS)
+            self._next_offsets.update(starts)
+            self._consumer.incremental_assign(
+                [TopicPartition(self._topic, partition, starts[partition]) for partition in new]
+            )
+        self._metadata_due = time.monotonic() + _SECONDS_BETWEEN_METADATA
+
+    def _take_in(self, messages: list[Message]) -> None:
+        values: list[bytes | None] = []
+        timestamps: list[int] = []
+        for message in messages:
+            error = message.error()
+            partition, offset = place(message)
+            if error is None:
+                values.append(message.value())
+                timestamps.append(message.timestamp()[1])
+                self._next_offsets[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Control records at the end have no message: only the end itself moves us past.
+                self._next_offsets[partition] = offset
+            elif error.fatal():
+                raise FatalError(f"the label feed cannot go on: {error.str()}")
+        if values:
+            late, refused = self._frauds.add(values, timestamps)
+            self._telemetry.labels_read(len(values), refused, late, max(timestamps) / 1_000)

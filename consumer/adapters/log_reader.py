@@ -1,0 +1,83 @@
+"""Read a topic by offset, beside the consumer group: ends, beginnings, single records."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+_EARLIEST: Final = -2
+_LATEST: Final = -1
+_READ_TIMEOUT_SECONDS: Final = 5.0
+
+
+class LogReader:
+    """
+    A client of its own for one topic: it never joins a group and never commits.
+
+    Not for use by two threads. Reads committed records, so an end is the last stable offset.
+    """
+
+    def __init__(self, config: dict[str, Any], topic: str) -> None:
+        """`config` is that of kafka_clients.reader_config."""
+        self._consumer: Final = Consumer({**config, "enable.partition.eof": True})
+        self._topic = topic
+
+    def partitions(self, timeout_seconds: float) -> list[int]:
+        """
+        Return the partitions of the topic, none when it does not exist. Raises KafkaException.
+        """
+        metadata = self._consumer.list_topics(self._topic, timeout=timeout_seconds)
+        found = metadata.topics.get(self._topic)
+        if found is None or found.error is not None:
+            return []
+        return sorted(found.partitions)
+
+    def ends(self, partitions: Iterable[int], timeout_seconds: float) -> dict[int, int]:
+        """Return each partition's last stable offset, in one request. Raises KafkaException."""
+        return self._offsets(partitions, _LATEST, timeout_seconds)
+
+    def beginnings(self, partitions: Iterable[int], timeout_seconds: float) -> dict[int, int]:
+        """Return each partition's first offset that retention has left. Raises KafkaException."""
+        return self._offsets(partitions, _EARLIEST, timeout_seconds)
+
+    def read(self, partition: int, offset: int, count: int) -> list[Message]:
+        """
+        Return up to `count` records from `offset` on; fewer at the end of the partition.
+
+        Raises KafkaException when the broker does not answer in time.
+        """
+        self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+        deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
+        found: list[Message] = []
+        try:
+            while time.monotonic() < deadline:
+                for message in self._consumer.consume(count - len(found), timeout=0.5):
+                    error = message.error()
+                    if error is None:
+                        found.append(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        return found
+                    else:
+                        raise KafkaException(error)
+                if len(found) == count:
+                    return found
+        finally:
+            self._consumer.unassign()
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()
+
+    def _offsets(self, partitions: Iterable[int], at: int, timeout: float) -> dict[int, int]:
+        # A logical offset in place of the timestamp asks for all partitions in one request;
+        # get_watermark_offsets() takes one request for each.
+        wanted = [TopicPartition(self._topic, partition, at) for partition in partitions]
+        if not wanted:
+            return {}
+        answered = self._consumer.offsets_for_times(wanted, timeout=timeout)
+        for part in answered:
+            if part.error is not None:
+                raise KafkaException(part.error)
+        return {part.partition: part.offset for part in answered}

@@ -1,0 +1,140 @@
+"""What the guarantee and the windows ask of the topics: create them so, or say what differs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from consumer.adapters import kafka_clients
+from consumer.core.feature_sets import ARRIVAL_1
+from consumer.errors import FatalError
+from consumer.settings import Settings
+
+_REQUEST_SECONDS: Final = 30.0
+_FOREVER: Final = -1
+_MARGIN_DAYS: Final = 1
+_DAY_MS: Final = 86_400_000
+_DEAD_LETTER_BYTES: Final = 2 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNeeds:
+    """
+    One topic: how many partitions, how long it must keep records, how large they may be.
+
+    `retention_ms` is the least that will do, -1 for ever.
+    """
+
+    name: str
+    partitions: int
+    retention_ms: int | None = None
+    max_message_bytes: int | None = None
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Topic configuration to create it with."""
+        config = {"cleanup.policy": "delete"}
+        if self.retention_ms is not None:
+            config["retention.ms"] = str(self.retention_ms)
+        if self.max_message_bytes is not None:
+            config["max.message.bytes"] = str(self.max_message_bytes)
+        return config
+
+
+def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
+    """
+    Return what each topic needs, the input first and the dead letters last.
+
+    State is rebuilt from the input topic, so that keeps the longest window and twice the grace.
+    Labels are kept for ever and never compacted: their key is a terminal, and compaction would
+    leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers.
+    """
+    longest_ms = max(ARRIVAL_1.windows) // 1_000
+    reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
+    topics = settings.topics
+    return [
+        TopicNeeds(topics.input, partitions, reach_ms),
+        TopicNeeds(topics.predictions, partitions),
+        TopicNeeds(topics.alerts, partitions),
+        TopicNeeds(topics.labels, 1, _FOREVER),
+        TopicNeeds(settings.dead_letter_topic, partitions, None, _DEAD_LETTER_BYTES),
+    ]
+
+
+def ensure_topics(
+    settings: Settings, partitions: int, replication_factor: int
+) -> tuple[list[str], list[str]]:
+    """
+    Create the topics that are missing; return their names, and a sentence for each difference.
+
+    An input topic that exists decides the number of partitions. A replication factor of -1 leaves
+    it to the broker. Raises FatalError when the broker does not answer or refuses.
+    """
+    admin = AdminClient(kafka_clients.admin_config(settings))
+    try:
+        existing = admin.list_topics(timeout=_REQUEST_SECONDS).topics
+        if settings.topics.input in existing:
+            partitions = len(existing[settings.topics.input].partitions)
+        wanted = needs(settings, partitions)
+        missing = [need for need in wanted if need.name not in existing]
+        created = (
+            admin.create_topics(
+                [
+                    NewTopic(n.name, n.partitions, replication_factor, config=n.config)
+                    for n in missing
+                ],
+                request_timeout=_REQUEST_SECONDS,
+            )
+            if missing
+            else {}
+        )
+        for future in created.values():
+            future.result(_REQUEST_SECONDS)
+        differences = [
+            sentence
+            for need in wanted
+            if need not in missing
+            for sentence in _differences(
+                need, len(existing[need.name].partitions), _config_of(admin, need.name)
+            )
+        ]
+    except KafkaException as error:
+        raise FatalError(f"the broker refuses or does not answer: {error.args[0].str()}") from error
+    return [need.name for need in missing], differences
+
+
+def _config_of(admin: AdminClient, topic: str) -> Mapping[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    [future] = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS).values()
+    return {name: entry.value for name, entry in future.result(_REQUEST_SECONDS).items()}
+
+
+def _differences(need: TopicNeeds, partitions: int, config: Mapping[str, str]) -> Iterator[str]:
+    if partitions < need.partitions:
+        yield f"{need.name} has {partitions} partitions and needs {need.partitions}: add them"
+    if config["cleanup.policy"] != "delete":
+        yield f"{need.name} has cleanup.policy={config['cleanup.policy']}: set it to delete"
+    if need.retention_ms is not None:
+        kept = int(config["retention.ms"])
+        if kept != _FOREVER and (need.retention_ms == _FOREVER or kept < need.retention_ms):
+            yield (
+                f"{need.name} has retention.ms={kept}: set it to at least {need.retention_ms}"
+                " (-1 is for ever)"
+            )
+        if int(config["retention.bytes"]) != _FOREVER:
+            yield f"{need.name} has retention.bytes: set it to -1, as time alone must decide"
+    if (
+        need.max_message_bytes is not None
+        and int(config["max.message.bytes"]) < need.max_message_bytes
+    ):
+        yield (
+            f"{need.name} has max.message.bytes={config['max.message.bytes']}: set it to"
+            f" {need.max_message_bytes}, a dead letter is larger than its record"
+        )

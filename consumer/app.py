@@ -1,0 +1,230 @@
+"""
+The composition root: settings become objects, objects are started in order and stopped in reverse.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, libversion
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+import schemas
+from consumer import __version__
+from consumer.adapters import kafka_clients
+from consumer.adapters.http_server import HttpServer
+from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
+from consumer.adapters.kafka_source import KafkaSource
+from consumer.adapters.label_feed import LabelFeed
+from consumer.adapters.lag import LagMonitor
+from consumer.adapters.log_reader import LogReader
+from consumer.adapters.model_bundle import Bundle, load_bundle
+from consumer.adapters.restore import StateRestorer
+from consumer.core.alerts import AlertEncoder
+from consumer.core.batching import BatchControl
+from consumer.core.dead_letter import DeadLetters
+from consumer.core.decide import Explainer
+from consumer.core.decode import PaymentDecoder
+from consumer.core.encode import PredictionEncoder
+from consumer.core.features import FeatureStep
+from consumer.core.labels import TerminalFrauds
+from consumer.core.state import VelocityState
+from consumer.core.warm_up import warm_up
+from consumer.errors import FatalError
+from consumer.loop import Loop
+from consumer.pipeline import Pipeline
+from consumer.settings import Settings
+from consumer.telemetry import Telemetry
+
+DRAIN_SECONDS: Final = 8.0
+EXIT_NOT_DRAINED: Final = 75
+_NOT_COMMITTING_SECONDS: Final = 30.0
+
+
+class App:
+    """One member of the consumer group, from configuration to clean exit."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the model and take the HTTP port; nothing is connected yet. Raises ConfigError."""
+        self._settings = settings
+        kafka_clients.check_properties(settings)
+        self._bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+        self._registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+        self._telemetry = Telemetry(self._registry, settings.group, settings.topics.input)
+        self._fatal: KafkaError | None = None
+        self._stopping = threading.Event()
+        self._build()
+        self._http = HttpServer(
+            settings.http.host, settings.http.port, self._registry, self._live, self._ready
+        )
+
+    def run(self) -> None:
+        """Work until a signal says stop; then drain, commit and leave. Raises FatalError."""
+        manifest = self._bundle.manifest
+        self._telemetry.started(
+            self._settings.processing.guarantee,
+            manifest,
+            self._bundle.model.engine,
+            libversion()[0],
+        )
+        with self._signals(), contextlib.ExitStack() as stack:
+            stack.callback(self._telemetry.stopped)
+            self._http.start()
+            stack.callback(self._http.stop)
+            self._warm_up()
+            stack.callback(self._labels.close)
+            self._labels.load(lambda: not self._stopping.is_set())
+            if isinstance(self._sink, ExactlyOnceSink):
+                self._sink.open()
+            stack.callback(self._sink.close)
+            self._lag.start()
+            stack.callback(self._lag.stop)
+            self._source.subscribe()
+            stack.callback(self._restore_reader.close)
+            stack.callback(self._source.close)
+            self._loop.run(self._keep_going)
+
+    @property
+    def http_port(self) -> int:
+        """The port that is listened on, also when the configuration left it open."""
+        return self._http.port
+
+    def _build(self) -> None:
+        settings, telemetry, bundle = self._settings, self._telemetry, self._bundle
+        transactions = [*schemas.released("transaction"), schemas.load("transaction")]
+        self._decoder = PaymentDecoder(
+            transactions,
+            max_bytes=settings.input.max_value_bytes,
+            furthest_ahead_seconds=settings.input.max_future,
+            refuse_card_numbers=settings.input.refuse_card_numbers,
+        )
+        state = VelocityState(
+            bundle.feature_set.windows,
+            micros(settings.windows.grace),
+            micros(settings.alerts.window),
+        )
+        reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
+        self._restore_reader = LogReader(reader_config, settings.topics.input)
+        control = BatchControl(settings.batch.max_records, settings.batch.max_wait)
+        self._source = KafkaSource(
+            kafka_clients.group_consumer_config(settings, self._on_error("group")),
+            settings.topics.input,
+            StateRestorer(self._restore_reader, self._decoder, state, telemetry),
+            control,
+            telemetry,
+            incremental=kafka_clients.uses_incremental_rebalance(settings.kafka),
+        )
+        self._lag = LagMonitor(
+            LogReader(reader_config, settings.topics.input),
+            self._source, telemetry, settings.lag.interval,
+        )  # fmt: skip
+        frauds = TerminalFrauds(
+            [*schemas.released("label"), schemas.load("label")], settings.labels.settle
+        )
+        self._labels = LabelFeed(
+            kafka_clients.reader_config(settings, self._on_error("labels")),
+            settings.topics.labels, frauds, telemetry, settings.labels.max_wait,
+        )  # fmt: skip
+        self._sink = self._make_sink()
+        pipeline = self._make_pipeline(state, frauds, bundle)
+        self._loop = Loop(
+            self._source, pipeline, state, control, telemetry, settings.delivery.outage_limit
+        )
+
+    def _make_sink(self) -> AtLeastOnceSink | ExactlyOnceSink:
+        settings, on_error = self._settings, self._on_error("producer")
+        limit = settings.delivery.outage_limit
+        if settings.processing.guarantee == "at-least-once":
+            config = kafka_clients.producer_config(settings, on_error)
+            return AtLeastOnceSink(config, self._source, limit)
+        configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
+        return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
+
+    def _make_pipeline(
+        self, state: VelocityState, frauds: TerminalFrauds, bundle: Bundle
+    ) -> Pipeline:
+        settings, identity = self._settings, bundle.identity
+        topics = settings.topics
+        return Pipeline(
+            decoder=self._decoder,
+            labels=self._labels,
+            features=FeatureStep(bundle.feature_set, state, frauds),
+            model=bundle.model,
+            policy=bundle.policy,
+            explainer=Explainer(bundle.feature_set, bundle.genuine_medians),
+            predictions=PredictionEncoder(topics.predictions, topics.input, identity),
+            alerts=AlertEncoder(
+                topics.alerts, topics.input, identity, micros(settings.alerts.window)
+            ),
+            dead_letters=DeadLetters(settings.dead_letter_topic, __version__),
+            sink=self._sink,
+            state=state,
+            telemetry=self._telemetry,
+            clock=lambda: time.time_ns() // 1_000,
+        )
+
+    def _warm_up(self) -> None:
+        bundle = self._bundle
+        explainer = Explainer(bundle.feature_set, bundle.genuine_medians)
+        predictions = PredictionEncoder("", "", bundle.identity)
+        warm_up(self._decoder, bundle.feature_set, bundle.model, explainer, predictions)
+
+    def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
+        def tell(error: KafkaError) -> None:
+            self._telemetry.client_error(client, error.name(), error.str())
+            if error.fatal() and client == "group":
+                self._fatal = error
+
+        return tell
+
+    def _keep_going(self) -> bool:
+        if self._fatal is not None:
+            raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
+        return not self._stopping.is_set()
+
+    def _live(self) -> dict[str, bool]:
+        limit = int(self._settings.kafka.get("max.poll.interval.ms", 300_000)) / 2_000
+        return {"polling": self._loop.seconds_since_poll < limit}
+
+    def _ready(self) -> dict[str, bool]:
+        parts = {
+            "model_loaded": True,
+            "assigned_and_restored": self._source.is_ready,
+            "committing": self._loop.seconds_since_progress < _NOT_COMMITTING_SECONDS,
+        }
+        self._telemetry.metrics.ready.set(all(parts.values()))
+        return parts
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """
+        SIGTERM and SIGINT only set a flag: an exception in the middle of a poll loses its batch.
+        """
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self._stopping.set()
+            self._telemetry.stopping(signal.Signals(number).name)
+            watchdog = threading.Timer(DRAIN_SECONDS, os._exit, [EXIT_NOT_DRAINED])
+            watchdog.daemon = True
+            watchdog.start()
+
+        before: dict[int, Any] = {
+            number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def micros(seconds: float) -> int:
+    """Return seconds as whole microseconds."""
+    return round(seconds * 1_000_000)

@@ -1,0 +1,102 @@
+"""
+Records -> Events and what was refused: the only step that may refuse a record for what it says.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+import schemas
+from consumer.core import validate_kernel
+from consumer.core.avro_decoder import AvroDecoder, bounds_of
+from consumer.core.avro_program import Column
+from consumer.core.batch import Events
+from consumer.core.hashing import hash_ids
+from consumer.core.symbols import KINDS
+from consumer.records import Longs, Records, Refused, Status
+
+_IDS: Final = ("event_id", "transaction_id", "card_id", "terminal_id")
+_CARD: Final = _IDS.index("card_id")
+_TERMINAL: Final = _IDS.index("terminal_id")
+
+PAYMENT_COLUMNS: Final = (
+    *(Column(name, "string") for name in _IDS),
+    Column("currency", "string"),
+    Column("kind", "enum", default=0, symbols=KINDS),
+    Column("event_time", "long"),
+    Column("local_utc_offset_minutes", "long", default=0),
+    Column("amount_minor", "long"),
+    Column("currency_exponent", "long", default=2),
+    Column("billing_amount_minor", "long", default=validate_kernel.ABSENT),
+    Column("billing_currency_exponent", "long", default=2),
+)
+
+
+class PaymentDecoder:
+    """
+    Turns records of the input topic into Events; each record it
+    refuses costs its neighbours nothing.
+    """
+
+    def __init__(
+        self,
+        writers: Iterable[schemas.Schema],
+        *,
+        max_bytes: int = 65_536,
+        furthest_ahead_seconds: float = 86_400,
+        refuse_card_numbers: bool = True,
+    ) -> None:
+        """
+        Compile the allowed writer schemas.
+
+        A value over `max_bytes` is refused, as is a payment made later than its own record's
+        timestamp by more than `furthest_ahead_seconds`.
+        """
+        self._avro = AvroDecoder(writers, PAYMENT_COLUMNS, max_bytes)
+        self._furthest_ahead = int(furthest_ahead_seconds * 1_000_000)
+        self._refuse_card_numbers = refuse_card_numbers
+
+    def decode(self, records: Records) -> tuple[Events, Refused]:
+        """
+        Return the payments to score, in the order of the records, and the rest with its reasons.
+        """
+        columns = self._avro.decode(records.values)
+        text, statuses = columns.text, columns.statuses
+        amounts = np.zeros(len(records), np.int64)
+        keys = [key or b"" for key in records.keys]
+        validate_kernel.validate(
+            columns.long("event_time"), records.timestamps, self._furthest_ahead,
+            columns.long("kind"), columns.long("amount_minor"), columns.long("currency_exponent"),
+            columns.long("billing_amount_minor"), columns.long("billing_currency_exponent"),
+            columns.long("local_utc_offset_minutes"),
+            text.buffer, text.starts[: len(_IDS)], text.lengths[: len(_IDS)], _CARD,
+            np.frombuffer(b"".join(keys) or b"\0", np.uint8), bounds_of(keys),
+            self._refuse_card_numbers, amounts, statuses,
+        )  # fmt: skip
+        refused = np.flatnonzero(statuses)
+        events = Events(
+            rows=np.arange(len(records)),
+            partitions=records.partitions,
+            offsets=records.offsets,
+            live=records.live,
+            times=columns.long("event_time"),
+            kinds=columns.long("kind"),
+            amounts=amounts,
+            amounts_minor=columns.long("amount_minor"),
+            utc_offset_minutes=columns.long("local_utc_offset_minutes"),
+            cards=hash_ids(text, _CARD, statuses),
+            terminals=hash_ids(text, _TERMINAL, statuses),
+            text=text,
+        )
+        if len(refused) == 0:
+            return events, Refused(refused, statuses[:0])
+        return events.take(np.flatnonzero(statuses == Status.GOOD)), Refused(
+            refused, statuses[refused]
+        )
+
+    def event_times(self, values: list[bytes | None]) -> Longs:
+        """Return the event times, microseconds, of those values that can be read at all."""
+        columns = self._avro.decode(values)
+        times: Longs = columns.long("event_time")[columns.statuses == Status.GOOD]
+        return times

@@ -1,0 +1,134 @@
+"""What is known of frauds: a fold over the label topic, the same on every instance."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+import schemas
+from consumer.core import labels_kernel as kernel
+from consumer.core.avro_decoder import AvroDecoder
+from consumer.core.avro_program import Column
+from consumer.core.hashing import hash_ids
+from consumer.core.symbols import VERDICTS
+from consumer.records import Longs, Status
+
+_FRAUD: Final = VERDICTS.index("FRAUD")
+_TEXT: Final = ("label_id", "transaction_id", "terminal_id", "supersedes")
+
+LABEL_COLUMNS: Final = (
+    *(Column(name, "string") for name in _TEXT[:3]),
+    Column("supersedes", "string", default=0),
+    Column("verdict", "enum", default=0, symbols=VERDICTS),
+    Column("published_at", "long"),
+)
+
+_FIRST_ROWS: Final = 1_024
+
+
+class TerminalFrauds:
+    """
+    The frauds reported at each terminal, by arrival: published_at + settle.
+
+    A payment counts once however many labels call it a fraud: from the earliest of them, until a
+    label that is no fraud supersedes one of them. Nothing here is ever rolled back: a label only
+    counts for events from its arrival on, so knowing it early changes no score.
+    """
+
+    def __init__(
+        self, writers: Iterable[schemas.Schema], settle_seconds: float, *, max_bytes: int = 65_536
+    ) -> None:
+        """Compile the allowed writer schemas of the label topic."""
+        self._decoder = AvroDecoder(writers, LABEL_COLUMNS, max_bytes)
+        self._settle = int(settle_seconds * 1_000_000)
+        self._index = np.full(2 * _FIRST_ROWS, kernel.NONE, np.int64)
+        self._terminals = np.empty((_FIRST_ROWS, 3), np.int64)
+        self._frauds = np.empty((_FIRST_ROWS, 3), np.int64)
+        self._terminal_count = 0
+        self._fraud_count = 0
+        self._fraud_of_payment: dict[bytes, tuple[int, int]] = {}
+        self._payment_of_label: dict[bytes, bytes] = {}
+
+    @property
+    def fraud_count(self) -> int:
+        """Frauds known, those taken back included."""
+        return self._fraud_count
+
+    def add(self, values: Sequence[bytes | None], timestamps: Sequence[int]) -> tuple[int, int]:
+        """
+        Fold in label records in log order; `timestamps` are theirs, milliseconds.
+
+        Returns how many came to the topic after the time they count from, and how many could not
+        be read.
+        """
+        columns = self._decoder.decode(values)
+        text = columns.text
+        hashes = hash_ids(text, _TEXT.index("terminal_id"), columns.statuses)
+        arrivals = columns.long("published_at") + self._settle
+        is_fraud = columns.long("verdict") == _FRAUD
+        refused = 0
+        for i in range(len(values)):
+            if columns.statuses[i] != Status.GOOD:
+                refused += columns.statuses[i] != Status.TOMBSTONE
+                continue
+            payment = text.bytes_of("transaction_id", i)
+            superseded = text.bytes_of("supersedes", i)
+            if is_fraud[i]:
+                self.report(payment, hashes[i], int(arrivals[i]) - self._settle)
+                self._payment_of_label[text.bytes_of("label_id", i)] = payment
+            elif superseded in self._payment_of_label:
+                self._revoke(self._payment_of_label[superseded], int(arrivals[i]))
+        good = columns.statuses == Status.GOOD
+        late = np.array(timestamps, np.int64) * 1_000 > arrivals
+        return int((good & late).sum()), int(refused)
+
+    def count(self, terminals: Longs, times: Longs, windows: Longs) -> Longs:
+        """
+        Return int64[n, w]: frauds known at each time that arrived within each window before it.
+        """
+        counts = np.empty((len(times), len(windows)), np.int64)
+        kernel.count(self._index, self._terminals, self._frauds, terminals, times, windows, counts)
+        return counts
+
+    def report(self, payment: bytes, terminal_hash: Longs, published_at: int) -> None:
+        """
+        A label published at that time, microseconds, calls the payment at the terminal a fraud.
+        """
+        arrival = published_at + self._settle
+        known = self._fraud_of_payment.get(payment)
+        if known is not None:
+            terminal, fraud = known
+            if self._frauds[fraud, kernel.REVOKED] == kernel.NEVER:
+                if arrival < self._frauds[fraud, kernel.ARRIVAL]:
+                    kernel.unlink(self._terminals, self._frauds, terminal, fraud)
+                    self._frauds[fraud, kernel.ARRIVAL] = arrival
+                    kernel.link(self._terminals, self._frauds, terminal, fraud)
+                return
+        terminal = self._row_of(terminal_hash)
+        if self._fraud_count == len(self._frauds):
+            self._frauds = np.concatenate([self._frauds, np.empty_like(self._frauds)])
+        fraud = self._fraud_count
+        self._fraud_count += 1
+        self._frauds[fraud] = (arrival, kernel.NEVER, kernel.NONE)
+        kernel.link(self._terminals, self._frauds, terminal, fraud)
+        self._fraud_of_payment[payment] = (terminal, fraud)
+
+    def _revoke(self, payment: bytes, at: int) -> None:
+        _, fraud = self._fraud_of_payment[payment]
+        self._frauds[fraud, kernel.REVOKED] = min(at, int(self._frauds[fraud, kernel.REVOKED]))
+
+    def _row_of(self, terminal_hash: Longs) -> int:
+        a, b = int(terminal_hash[0]), int(terminal_hash[1])
+        slot = kernel.slot_of(self._index, self._terminals, a, b)
+        if self._index[slot] != kernel.NONE:
+            return int(self._index[slot])
+        row = self._terminal_count
+        if row == len(self._terminals):
+            self._terminals = np.concatenate([self._terminals, np.empty_like(self._terminals)])
+            self._index = np.full(2 * len(self._index), kernel.NONE, np.int64)
+            kernel.rebuild_index(self._index, self._terminals, row)
+            slot = kernel.slot_of(self._index, self._terminals, a, b)
+        self._terminals[row] = (a, b, kernel.NONE)
+        self._index[slot] = row
+        self._terminal_count += 1
+        return row

@@ -1,0 +1,51 @@
+"""
+Tree ensembles scored by bit masks instead of by walking trees.
+
+QuickScorer (Lucchese et al., SIGIR 2015) numbers each tree's leaves from left to right and gives
+every node a mask that clears the leaves of its left subtree, applied when the node's test fails.
+What is left of all masks has the true leaf as its lowest bit. Here, as in RapidScorer (Ye et al.,
+KDD 2018), the masks of all failed tests of one feature are ANDed beforehand for each interval
+between its thresholds, so a row costs one search and one line of masks for each feature.
+"""
+
+import math
+
+import numba
+import numpy as np
+from numba.cpython.unsafe.numbers import trailing_zeros
+
+
+@numba.njit(cache=True, nogil=True)
+def score(rows, thresholds, starts, lines, masks, leaves, base, logistic, alive, out):
+    """
+    Fill out float64[n] with the probability of each row.
+
+    rows float32[n, features]; thresholds float32, rising within each feature, whose span is
+    starts[f] to starts[f + 1]; lines int64[features], the first line of each feature in masks
+    uint[lines, trees], the last of a feature's being that of NaN; leaves float32[trees, bits];
+    alive uint[trees] is scratch.
+    """
+    trees = masks.shape[1]
+    for i in range(rows.shape[0]):
+        for f in range(rows.shape[1]):
+            x = rows[i, f]
+            low, high = starts[f], starts[f + 1]
+            if np.isnan(x):
+                low = high + 1
+            while low < high:
+                middle = (low + high) >> 1
+                if x > thresholds[middle]:
+                    low = middle + 1
+                else:
+                    high = middle
+            line = lines[f] + low - starts[f]
+            if f == 0:
+                for t in range(trees):
+                    alive[t] = masks[line, t]
+            else:
+                for t in range(trees):
+                    alive[t] &= masks[line, t]
+        total = base
+        for t in range(trees):
+            total += np.float64(leaves[t, trailing_zeros(alive[t])])
+        out[i] = 1.0 / (1.0 + math.exp(-total)) if logistic else total

@@ -1,0 +1,73 @@
+"""Where to start reading, so that what is kept in windows is the same as if we had read all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.core.state import ALWAYS
+
+SAMPLE: Final = 100
+"""Records looked at in one probe. A late one hides how far the log is; a hundred hardly all do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    How a partition's state is rebuilt: replay [start, live_from) without publishing, then go live.
+
+    `score_from` and `cold_until` are event times, as VelocityState.begin takes them.
+    """
+
+    start: int
+    live_from: int
+    score_from: int = ALWAYS
+    cold_until: int = ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far back the state reaches, microseconds of event time."""
+
+    longest_window: int
+    grace: int
+    score_from: Callable[[int], int]
+
+
+def plan_restore(
+    low: int, committed: int | None, latest_time: Callable[[int], int | None], reach: Reach
+) -> Plan:
+    """
+    Plan a partition whose first record is at offset `low`.
+
+    `latest_time(offset)` is the latest event time among the SAMPLE records from there on, None
+    where none can be read. Event times rise along the log but for disorder within the grace, so
+    the start is found by bisection, one grace further back than the windows need.
+    """
+    live_from = low if committed is None else max(low, committed)
+    first_time = latest_time(low) if low > 0 else None
+    cold_until = ALWAYS if first_time is None else first_time + reach.longest_window
+    if live_from == low:
+        return Plan(low, low, cold_until=cold_until)
+    last = max(low, live_from - SAMPLE)
+    watermark = latest_time(last)
+    if watermark is None:
+        return Plan(low, live_from, cold_until=cold_until)
+    horizon = watermark - reach.longest_window - 2 * reach.grace
+    start = _first_after(horizon, low, last, latest_time)
+    if start > low:
+        cold_until = ALWAYS
+    return Plan(start, live_from, reach.score_from(watermark), cold_until)
+
+
+def _first_after(
+    horizon: int, low: int, high: int, latest_time: Callable[[int], int | None]
+) -> int:
+    """Return the first offset whose sample reaches beyond the horizon; that at `high` does."""
+    while low < high:
+        middle = (low + high) // 2
+        time = latest_time(middle)
+        if time is None or time > horizon:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,136 @@
+"""Velocity state of the partitions that this instance owns, each a fold of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.core.batch import Events
+from consumer.core.windows import CardWindows
+from consumer.records import Bools, Longs
+
+ALWAYS = -(2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class Velocity:
+    """What the windows said of n events: counts and sums int64[n, w], late and cold bool[n]."""
+
+    counts: Longs
+    sums: Longs
+    late: Bools
+    cold: Bools
+
+    def take(self, rows: NDArray[np.intp]) -> "Velocity":
+        """Return the same of these rows."""
+        return Velocity(self.counts[rows], self.sums[rows], self.late[rows], self.cold[rows])
+
+
+@dataclass(slots=True)
+class _Partition:
+    windows: CardWindows
+    score_from: int
+    cold_until: int
+
+
+class VelocityState:
+    """Windows and alerts by partition. Everything since the last `settle` can be rolled back."""
+
+    def __init__(self, windows: tuple[int, ...], grace: int, alert_window: int) -> None:
+        """`windows`, `grace` and `alert_window` are microseconds."""
+        self._windows = windows
+        self._grace = grace
+        self._alert_window = alert_window
+        self._partitions: dict[int, _Partition] = {}
+
+    @property
+    def longest_window(self) -> int:
+        """Length of the longest window, microseconds."""
+        return max(self._windows)
+
+    @property
+    def grace(self) -> int:
+        """How late a payment may be and still enter the windows, microseconds."""
+        return self._grace
+
+    def begin(self, partition: int, *, score_from: int = ALWAYS, cold_until: int = ALWAYS) -> None:
+        """
+        Start a partition with empty windows.
+
+        Replayed events before `score_from` (event time, microseconds) need no score, since they
+        can raise no alert that still counts; events before `cold_until` miss history.
+        """
+        windows = CardWindows(self._windows, self._grace, self._alert_window)
+        self._partitions[partition] = _Partition(windows, score_from, cold_until)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition that went to another instance."""
+        self._partitions.pop(partition, None)
+
+    def score_from(self, watermark: int) -> int:
+        """
+        Return the event time from which an alert may still suppress another, at this watermark.
+        """
+        return (watermark - self._grace) // self._alert_window * self._alert_window
+
+    def observe(self, events: Events, enters: Bools) -> Velocity:
+        """Measure each event's windows, itself included, and add those that enter them."""
+        n = len(events)
+        counts = np.empty((n, len(self._windows)), np.int64)
+        velocity = Velocity(
+            counts, np.empty_like(counts), np.empty(n, np.bool_), np.empty(n, np.bool_)
+        )
+        for partition, rows in by_partition(events.partitions):
+            state = self._partitions[partition]
+            state.windows.observe(
+                rows, events.cards, events.times, events.amounts, enters,
+                velocity.counts, velocity.sums, velocity.late,
+            )  # fmt: skip
+            velocity.cold[rows] = events.times[rows] < state.cold_until
+        return velocity
+
+    def needs_score(self, events: Events) -> Bools:
+        """
+        Say which events must be scored: all live ones, and replayed ones that may raise an alert.
+        """
+        if events.live.all():
+            return events.live
+        needed = events.live.copy()
+        for partition, rows in by_partition(events.partitions):
+            needed[rows] |= events.times[rows] >= self._partitions[partition].score_from
+        return needed
+
+    def open_alerts(self, events: Events) -> Bools:
+        """Say which of these flagged events are the first of their card in an alert window."""
+        opened = np.zeros(len(events), np.bool_)
+        for partition, rows in by_partition(events.partitions):
+            windows = self._partitions[partition].windows
+            opened[rows] = windows.open_alerts(events.cards[rows], events.times[rows])
+        return opened
+
+    def settle(self) -> None:
+        """The batch is committed: forget the way back."""
+        for state in self._partitions.values():
+            state.windows.settle()
+
+    def roll_back(self) -> None:
+        """The batch is not committed: return to the last settled state, bit for bit."""
+        for state in self._partitions.values():
+            state.windows.roll_back()
+
+    @property
+    def card_count(self) -> int:
+        """Cards in memory, over all partitions."""
+        return sum(state.windows.card_count for state in self._partitions.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state in use, over all partitions."""
+        return sum(state.windows.nbytes for state in self._partitions.values())
+
+
+def by_partition(partitions: Longs) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each partition of a batch with the rows that belong to it, in their order."""
+    for partition in np.unique(partitions).tolist():
+        yield partition, np.flatnonzero(partitions == partition)

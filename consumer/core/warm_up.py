@@ -1,0 +1,71 @@
+"""
+Compile or load every kernel before the group is joined, so that the first batch is a quick one.
+"""
+
+import uuid
+from typing import Any, Final
+
+import numpy as np
+
+import schemas
+from consumer.core.avro_encoder import encoded
+from consumer.core.batch import LabelsKnown
+from consumer.core.decide import Explainer, Policy, decide
+from consumer.core.decode import PaymentDecoder
+from consumer.core.encode import PredictionEncoder
+from consumer.core.feature_sets import FeatureSet
+from consumer.core.features import FeatureStep
+from consumer.core.labels import TerminalFrauds
+from consumer.core.model import Model
+from consumer.core.score import score
+from consumer.core.state import VelocityState
+from consumer.records import Records
+
+_TIME: Final = 1_577_836_800_000_000  # 2020-01-01
+_ID: Final = str(uuid.UUID(int=0))
+
+
+def warm_up(
+    decoder: PaymentDecoder, feature_set: FeatureSet, model: Model, explainer: Explainer,
+    predictions: PredictionEncoder,
+) -> None:  # fmt: skip
+    """Carry one made-up payment through every step, over a state that is then thrown away."""
+    frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
+    frauds.add([_value("label", _LABEL)], [0])
+    state = VelocityState(feature_set.windows, grace=0, alert_window=1)
+    state.begin(0)
+    zeros = np.zeros(1, np.int64)
+    live = np.ones(1, np.bool_)
+    records = Records(
+        "",
+        [_value("transaction", _PAYMENT)],
+        [b"card"],
+        zeros,
+        zeros,
+        zeros - 1,
+        live,
+        lambda _: [],
+    )
+    events, _ = decoder.decode(records)
+    events, rows = FeatureStep(feature_set, state, frauds).measure(events)
+    probabilities = score(rows.values, model)
+    policy = Policy("", challenge=0, review=0, decline=0)
+    decisions = decide(rows.values, probabilities, policy, explainer, model)
+    state.open_alerts(events)
+    predictions.encode(events, rows, decisions, LabelsKnown((0,), stale=False), records.keys, 0)
+    state.roll_back()
+
+
+def _value(name: str, fields: dict[str, Any]) -> bytes:
+    schema = schemas.load(name)
+    return schemas.single_object_header(schema) + encoded(schema, fields)
+
+
+_COMMON: Final[dict[str, Any]] = {
+    "transaction_id": "payment", "card_id": "card", "terminal_id": "terminal",
+    "event_time": _TIME, "amount_minor": 1, "currency": "EUR",
+}  # fmt: skip
+_PAYMENT: Final = {**_COMMON, "event_id": _ID}
+_LABEL: Final = {
+    **_COMMON, "label_id": _ID, "verdict": "FRAUD", "reported_at": _TIME, "published_at": _TIME,
+}  # fmt: skip

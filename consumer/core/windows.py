@@ -1,0 +1,148 @@
+"""
+Velocity state of one partition: each card's payments in exact sliding windows, with a way back.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.core import windows_kernel as kernel
+from consumer.records import Bools, Longs
+
+_FIRST_CARDS: Final = 1_024
+
+
+class CardWindows:
+    """
+    A fold over the log: what it holds depends on the payments observed and on nothing else.
+
+    `windows` and `grace` are microseconds; a payment older than the latest one by more than the
+    grace is measured but not added. Everything since the last `settle` can be taken back.
+    """
+
+    def __init__(self, windows: tuple[int, ...], grace: int, alert_window: int) -> None:
+        self._windows = np.array(sorted(windows), np.int64)
+        self._grace = grace
+        self._alert_window = alert_window
+        self._header = np.zeros(kernel.HEADER_WORDS, np.int64)
+        self._header[kernel.WATERMARK] = kernel.NEVER
+        self._header[kernel.FREE_BLOCK] = kernel.NONE
+        self._cards = np.empty(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
+        self._blocks = np.empty(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
+        self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int32)
+        self._undo = np.empty((16 * _FIRST_CARDS, 2), np.int64)
+        self._logged = 0
+        self._index_rebuilt = False
+
+    @property
+    def watermark(self) -> int:
+        """Latest event time observed, microseconds; far in the past before the first."""
+        return int(self._header[kernel.WATERMARK])
+
+    @property
+    def card_count(self) -> int:
+        """Cards that the state holds a row for."""
+        return int(self._header[kernel.CARD_COUNT])
+
+    @property
+    def payment_count(self) -> int:
+        """Payments that the state holds, some of them older than every window."""
+        return int(self._header[kernel.ENTRY_COUNT])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use: rows, blocks and index; not what is kept ready to grow into."""
+        words = self.card_count * kernel.CARD_WORDS
+        words += int(self._header[kernel.BLOCK_COUNT]) * kernel.BLOCK_WORDS
+        return 8 * words + self._index.nbytes
+
+    def observe(  # noqa: PLR0913 - the columns of one batch
+        self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs, enters: Bools,
+        counts: Longs, sums: Longs, late: Bools,
+    ) -> None:  # fmt: skip
+        """
+        Measure and add the payments at `rows` of the columns, in that order.
+
+        cards int64[n, 2], times (microseconds) and amounts int64[n], enters bool[n]. Fills the
+        same rows of counts and sums int64[n, windows], the payment itself included, and late
+        bool[n].
+        """
+        self._make_room_for_cards(len(rows))
+        done = 0
+        while done < len(rows):
+            done, self._logged = kernel.observe(
+                self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
+                done, rows, cards, times, amounts, enters, self._windows, self._grace,
+                counts, sums, late,
+            )  # fmt: skip
+            self._grow_what_is_full(len(rows) - done)
+
+    def open_alerts(self, cards: Longs, times: Longs) -> Bools:
+        """
+        Say which of these payments, in log order, raise an alert: the first of a card in a window.
+
+        Windows are aligned to multiples of their length since 1970, so that a replay which starts
+        later finds the same ones. cards int64[k, 2], times int64[k].
+        """
+        opened = np.zeros(len(times), np.bool_)
+        self._make_room_for_cards(len(times))
+        done = 0
+        while done < len(times):
+            done, self._logged = kernel.open_alerts(
+                self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
+                done, cards, times // self._alert_window, opened,
+            )  # fmt: skip
+            self._grow_what_is_full(len(times) - done)
+        return opened
+
+    def settle(self) -> None:
+        """Forget the way back: what was observed is committed."""
+        self._logged = 0
+        self._index_rebuilt = False
+
+    def roll_back(self) -> None:
+        """Return to the state of the last `settle`, bit for bit."""
+        kernel.take_back(
+            self._header, self._index, self._cards, self._blocks, self._undo, self._logged
+        )
+        if self._index_rebuilt:  # the log names slots of the index before it
+            self._rebuild_index(len(self._index))
+        self.settle()
+
+    def _make_room_for_cards(self, arriving: int) -> None:
+        """Keep the index at most half full; idle cards go before it grows."""
+        if 2 * (self.card_count + arriving) <= len(self._index):
+            return
+        if self._logged == 0:
+            oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
+            oldest_alert = (self.watermark - self._grace) // self._alert_window
+            kernel.drop_idle(self._header, self._cards, self._blocks, oldest_kept, oldest_alert)
+        size = len(self._index)
+        while 2 * (self.card_count + arriving) > size:
+            size *= 2
+        self._rebuild_index(size)
+        self._index_rebuilt = self._logged > 0
+
+    def _rebuild_index(self, size: int) -> None:
+        self._index = np.full(size, kernel.NONE, np.int32)
+        kernel.rebuild_index(self._index, self._cards, self.card_count)
+
+    def _grow_what_is_full(self, remaining: int) -> None:
+        if remaining == 0:
+            return
+        full = False
+        if self.card_count * kernel.CARD_WORDS >= len(self._cards):
+            self._cards, full = _larger(self._cards, kernel.CARD_WORDS), True
+        if int(self._header[kernel.BLOCK_COUNT]) * kernel.BLOCK_WORDS >= len(self._blocks):
+            self._blocks, full = _larger(self._blocks, kernel.BLOCK_WORDS), True
+        if not full:
+            self._undo = _larger(self._undo, 1)
+
+
+def _larger(table: Longs, row_words: int) -> Longs:
+    """Return a copy with half as many rows again, whole ones: the kernel counts in rows."""
+    rows = len(table) // row_words * 3 // 2
+    grown = np.empty((rows * row_words, *table.shape[1:]), table.dtype)
+    grown[: len(table)] = table
+    return grown

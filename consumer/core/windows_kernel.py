@@ -1,0 +1,341 @@
+"""
+Payments of each card in exact sliding windows (t - W, t], for one partition of the input topic.
+
+All state is words of int64 in four tables, and every change of a word is written to an undo log
+first, so that a batch can be taken back bit for bit.
+
+- `header`: the words of the partition as a whole.
+- `index`: a hash table with linear probing, from a card's hash to its row.
+- `cards`: a row for each card. Its payments hang on NEWEST, a chain of blocks towards the past.
+- `blocks`: OLDER, then the times and then the running totals of up to ENTRIES payments. Only the
+  newest block of a card may be part full. The total of an entry is the sum of all amounts before
+  it, so a window costs one look at each block and a scan of the one where it begins.
+"""
+
+from typing import Final
+
+import numba
+import numpy as np
+
+# Tables, as the undo log names them.
+HEADER: Final = 0
+INDEX: Final = 1
+CARDS: Final = 2
+BLOCKS: Final = 3
+
+# Words of the header.
+WATERMARK: Final = 0  # latest event time so far, microseconds
+CARD_COUNT: Final = 1
+BLOCK_COUNT: Final = 2
+FREE_BLOCK: Final = 3  # first of the chain of blocks given back
+ENTRY_COUNT: Final = 4
+HEADER_WORDS: Final = 5
+
+# Words of a card.
+HASH_A: Final = 0
+HASH_B: Final = 1
+NEWEST: Final = 2
+FILL: Final = 3  # payments in the newest block
+TOTAL: Final = 4  # sum of all amounts ever; it may wrap, differences stay right
+ALERT_WINDOW: Final = 5  # number of the latest window with an alert
+ALERT_MASK: Final = 6  # bit k: an alert in that window less k
+CARD_WORDS: Final = 7
+
+# Words of a block.
+OLDER: Final = 0
+ENTRIES: Final = 15
+TIME: Final = 1
+BEFORE: Final = 1 + ENTRIES
+BLOCK_WORDS: Final = 1 + 2 * ENTRIES
+
+ALERTS_KEPT: Final = 62
+ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
+
+NONE: Final = -1
+NEVER: Final = -(2**62)
+TABLE_SHIFT: Final = 60
+UNDO_WORDS: Final = 64
+"""The most that one payment in time order can write; a late one may need more, and asks for it."""
+
+
+@numba.njit(cache=True)
+def _put(table, words, at, value, undo, logged):
+    """Set a word, after its old value is safe. Returns the new length of the log."""
+    undo[logged, 0] = (table << TABLE_SHIFT) | at
+    undo[logged, 1] = words[at]
+    words[at] = value
+    return logged + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def take_back(header, index, cards, blocks, undo, logged):
+    """Undo the log's changes, newest first."""
+    address = (1 << TABLE_SHIFT) - 1
+    for k in range(logged - 1, -1, -1):
+        at = undo[k, 0] & address
+        table = undo[k, 0] >> TABLE_SHIFT
+        if table == HEADER:
+            header[at] = undo[k, 1]
+        elif table == INDEX:
+            index[at] = undo[k, 1]
+        elif table == CARDS:
+            cards[at] = undo[k, 1]
+        else:
+            blocks[at] = undo[k, 1]
+
+
+@numba.njit(cache=True)
+def _slot_of(index, cards, hash_a, hash_b):
+    """Return where the card is in the index, or the empty slot where it belongs."""
+    mask = index.shape[0] - 1
+    slot = hash_a & mask
+    while index[slot] != NONE:
+        card = index[slot] * CARD_WORDS
+        if cards[card + HASH_A] == hash_a and cards[card + HASH_B] == hash_b:
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
+def rebuild_index(index, cards, count):
+    """Enter rows 0 to count - 1 into an empty index."""
+    for row in range(count):
+        card = row * CARD_WORDS
+        index[_slot_of(index, cards, cards[card + HASH_A], cards[card + HASH_B])] = row
+
+
+@numba.njit(cache=True)
+def _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i):
+    """
+    Count and sum the payments of the card in (time - W, time] for each W, shortest first.
+
+    A payment at or before `oldest_kept` does not exist any more, wherever it still lies. Returns
+    how many payments are later than `time`.
+    """
+    block = cards[card + NEWEST] * BLOCK_WORDS
+    fill = cards[card + FILL]
+    end_total = cards[card + TOTAL]
+    later = 0
+    while block >= 0 and blocks[block + TIME + fill - 1] > time:
+        later += 1
+        fill -= 1
+        end_total = blocks[block + BEFORE + fill]
+        if fill == 0:
+            block = blocks[block + OLDER] * BLOCK_WORDS
+            fill = ENTRIES
+    count = 0
+    first_total = end_total
+    for w in range(windows.shape[0]):
+        start = max(time - windows[w], oldest_kept)
+        while block >= 0 and blocks[block + TIME] > start:  # the block begins inside the window
+            count += fill
+            first_total = blocks[block + BEFORE]
+            block = blocks[block + OLDER] * BLOCK_WORDS
+            fill = ENTRIES
+        inside = 0
+        total = first_total
+        if block >= 0:
+            while blocks[block + TIME + fill - 1 - inside] > start:
+                inside += 1
+                total = blocks[block + BEFORE + fill - inside]
+        counts[i, w] = count + inside
+        sums[i, w] = end_total - total
+    return later
+
+
+@numba.njit(cache=True)
+def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
+    """Give back, as one chain, the blocks that hold no payment later than `oldest_kept`."""
+    block = cards[card + NEWEST] * BLOCK_WORDS
+    fill = cards[card + FILL]
+    newer = np.int64(NONE)
+    while block >= 0 and blocks[block + TIME + fill - 1] > oldest_kept:
+        newer = block
+        block = blocks[block + OLDER] * BLOCK_WORDS
+        fill = ENTRIES
+    if block < 0:
+        return logged
+    if newer < 0:
+        logged = _put(CARDS, cards, card + NEWEST, NONE, undo, logged)
+        logged = _put(CARDS, cards, card + FILL, 0, undo, logged)
+    else:
+        logged = _put(BLOCKS, blocks, newer + OLDER, NONE, undo, logged)
+    oldest = block
+    gone = fill
+    while blocks[oldest + OLDER] != NONE:
+        oldest = blocks[oldest + OLDER] * BLOCK_WORDS
+        gone += ENTRIES
+    logged = _put(BLOCKS, blocks, oldest + OLDER, header[FREE_BLOCK], undo, logged)
+    logged = _put(HEADER, header, FREE_BLOCK, block // BLOCK_WORDS, undo, logged)
+    return _put(HEADER, header, ENTRY_COUNT, header[ENTRY_COUNT] - gone, undo, logged)
+
+
+@numba.njit(cache=True)
+def _begin_block(header, cards, blocks, card, undo, logged):
+    row = header[FREE_BLOCK]
+    if row != NONE:
+        logged = _put(HEADER, header, FREE_BLOCK, blocks[row * BLOCK_WORDS + OLDER], undo, logged)
+    else:
+        row = header[BLOCK_COUNT]
+        logged = _put(HEADER, header, BLOCK_COUNT, row + 1, undo, logged)
+    newest = cards[card + NEWEST]
+    logged = _put(BLOCKS, blocks, row * BLOCK_WORDS + OLDER, newest, undo, logged)
+    logged = _put(CARDS, cards, card + NEWEST, row, undo, logged)
+    return _put(CARDS, cards, card + FILL, 0, undo, logged)
+
+
+@numba.njit(cache=True)
+def _insert(header, cards, blocks, card, time, amount, later, undo, logged):
+    """Place a payment after all that are not later; `later` payments move up by one."""
+    block = cards[card + NEWEST] * BLOCK_WORDS
+    at = cards[card + FILL]
+    total = cards[card + TOTAL]
+    logged = _put(CARDS, cards, card + FILL, at + 1, undo, logged)
+    logged = _put(CARDS, cards, card + TOTAL, total + amount, undo, logged)
+    logged = _put(HEADER, header, ENTRY_COUNT, header[ENTRY_COUNT] + 1, undo, logged)
+    before = total
+    for _ in range(later):
+        to_block, to = block, at
+        at -= 1
+        if at < 0:
+            block = blocks[block + OLDER] * BLOCK_WORDS
+            at = ENTRIES - 1
+        before = blocks[block + BEFORE + at]
+        moved = blocks[block + TIME + at]
+        logged = _put(BLOCKS, blocks, to_block + TIME + to, moved, undo, logged)
+        logged = _put(BLOCKS, blocks, to_block + BEFORE + to, before + amount, undo, logged)
+    logged = _put(BLOCKS, blocks, block + TIME + at, time, undo, logged)
+    return _put(BLOCKS, blocks, block + BEFORE + at, before, undo, logged)
+
+
+@numba.njit(cache=True)
+def _begin_card(header, index, cards, slot, hash_a, hash_b, undo, logged):
+    """Add a row. Its words need no undo: a row beyond CARD_COUNT means nothing."""
+    row = header[CARD_COUNT]
+    card = row * CARD_WORDS
+    cards[card + HASH_A] = hash_a
+    cards[card + HASH_B] = hash_b
+    cards[card + NEWEST] = NONE
+    cards[card + FILL] = 0
+    cards[card + TOTAL] = 0
+    cards[card + ALERT_WINDOW] = NEVER
+    cards[card + ALERT_MASK] = 0
+    logged = _put(HEADER, header, CARD_COUNT, row + 1, undo, logged)
+    return _put(INDEX, index, slot, row, undo, logged)
+
+
+@numba.njit(cache=True)
+def _has_room(header, cards, blocks, undo, logged, words):
+    return (
+        header[CARD_COUNT] * CARD_WORDS < cards.shape[0]
+        and (header[FREE_BLOCK] != NONE or header[BLOCK_COUNT] * BLOCK_WORDS < blocks.shape[0])
+        and logged + words <= undo.shape[0]
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def observe(
+    header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, enters,
+    windows, grace, counts, sums, late,
+):  # fmt: skip
+    """
+    Measure each payment's windows, itself included, and then add it if it `enters` and is not late.
+
+    rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times and amounts
+    int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums int64[n, w]
+    and late bool[n] are filled. Starts at rows[begin] and returns (position, logged): position
+    short of k means that a table or the log is full, and the caller grows them and calls again.
+    """
+    longest = windows[windows.shape[0] - 1]
+    for k in range(begin, rows.shape[0]):
+        if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
+            return k, logged
+        i = rows[k]
+        time = times[i]
+        watermark = max(header[WATERMARK], time)
+        oldest_kept = watermark - longest - grace
+        slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
+        later = 0
+        if index[slot] == NONE:
+            counts[i, :] = 0
+            sums[i, :] = 0
+        else:
+            card = index[slot] * CARD_WORDS
+            later = _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i)
+        if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
+            return k, logged
+        for w in range(windows.shape[0]):
+            counts[i, w] += 1
+            sums[i, w] += amounts[i]
+        late[i] = time < header[WATERMARK] - grace
+        if watermark > header[WATERMARK]:
+            logged = _put(HEADER, header, WATERMARK, watermark, undo, logged)
+        if late[i] or not enters[i]:
+            continue
+        if index[slot] == NONE:
+            logged = _begin_card(
+                header, index, cards, slot, hashes[i, 0], hashes[i, 1], undo, logged
+            )
+        card = index[slot] * CARD_WORDS
+        if cards[card + FILL] == ENTRIES:
+            logged = _prune(header, cards, blocks, card, oldest_kept, undo, logged)
+        if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
+            logged = _begin_block(header, cards, blocks, card, undo, logged)
+        logged = _insert(header, cards, blocks, card, time, amounts[i], later, undo, logged)
+    return rows.shape[0], logged
+
+
+@numba.njit(cache=True, nogil=True)
+def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbers, opened):
+    """
+    Say for each flagged payment, in log order, whether its card has no alert in its window yet.
+
+    hashes int64[k, 2]; numbers int64[k] are the windows' numbers, time // length; opened bool[k]
+    is filled. Begins, stops and returns as `observe` does.
+    """
+    for k in range(begin, numbers.shape[0]):
+        if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
+            return k, logged
+        slot = _slot_of(index, cards, hashes[k, 0], hashes[k, 1])
+        if index[slot] == NONE:
+            logged = _begin_card(
+                header, index, cards, slot, hashes[k, 0], hashes[k, 1], undo, logged
+            )
+        card = index[slot] * CARD_WORDS
+        ahead = numbers[k] - cards[card + ALERT_WINDOW]
+        mask = cards[card + ALERT_MASK]
+        if ahead > 0:
+            mask = (mask << ahead) & ALERT_BITS if ahead < ALERTS_KEPT else 0
+            logged = _put(CARDS, cards, card + ALERT_WINDOW, numbers[k], undo, logged)
+        bit = np.int64(1) << max(-ahead, 0) if -ahead < ALERTS_KEPT else np.int64(0)
+        opened[k] = mask & bit == 0
+        logged = _put(CARDS, cards, card + ALERT_MASK, mask | bit, undo, logged)
+    return numbers.shape[0], logged
+
+
+@numba.njit(cache=True, nogil=True)
+def drop_idle(header, cards, blocks, oldest_kept, oldest_alert):
+    """
+    Remove cards with no payment after `oldest_kept` and no alert in window `oldest_alert` or later.
+
+    Rows move up, so the index must be built again. Not undone: call it between batches.
+    """
+    kept = 0
+    for row in range(header[CARD_COUNT]):
+        card = row * CARD_WORDS
+        block = cards[card + NEWEST] * BLOCK_WORDS
+        newest = NEVER if block < 0 else blocks[block + TIME + cards[card + FILL] - 1]
+        if newest > oldest_kept or cards[card + ALERT_WINDOW] >= oldest_alert:
+            for word in range(CARD_WORDS):
+                cards[kept * CARD_WORDS + word] = cards[card + word]
+            kept += 1
+            continue
+        fill = cards[card + FILL]
+        while block >= 0:
+            older = blocks[block + OLDER] * BLOCK_WORDS
+            blocks[block + OLDER] = header[FREE_BLOCK]
+            header[FREE_BLOCK] = block // BLOCK_WORDS
+            header[ENTRY_COUNT] -= fill
+            block, fill = older, ENTRIES
+    header[CARD_COUNT] = kept

@@ -1,0 +1,54 @@
+"""
+What can go wrong, named by what the caller does about it.
+
+    FraudstreamError
+      ConfigError            refuse to start; every fault is listed at once (exit code 78)
+        ModelError           the model bundle is not what its manifest says (exit code 78)
+      AssignmentLostError    forget this batch; the partitions' new owner replays it
+      BatchAbortedError      nothing of this batch was committed: roll back, rewind, poll again
+      FatalError             stop without committing (exit code 70)
+        OutageError          the brokers stayed away too long (exit code 75)
+
+A record that no retry can score raises nothing: the step that refuses it says why in a column of
+`Reason`, and its neighbours never notice.
+"""
+
+from collections.abc import Sequence
+
+
+class FraudstreamError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigError(FraudstreamError):
+    """The configuration cannot work. `faults` holds one sentence for each thing to change."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class ModelError(ConfigError):
+    """The model bundle cannot be trusted or does not fit this build."""
+
+
+class BatchAbortedError(FraudstreamError):
+    """Nothing of the batch was committed; the same records will be polled again."""
+
+
+class AssignmentLostError(BatchAbortedError):
+    """The group gave our partitions to somebody else before the batch was committed."""
+
+
+class FatalError(FraudstreamError):
+    """Going on could lose or repeat records; only a new process can put it right."""
+
+
+class OutageError(FatalError):
+    """The brokers did not answer within delivery.outage_limit."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        super().__init__(
+            f"the brokers did not answer for {limit_seconds:g} s (delivery.outage_limit); what they"
+            " did not acknowledge is not committed"
+        )

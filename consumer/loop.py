@@ -1,0 +1,138 @@
+"""The loop around the pipeline: what follows when a batch fails, and when to stop."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from consumer.adapters.kafka_source import KafkaSource
+from consumer.core.batching import BatchControl
+from consumer.core.score import ScoreInvalidError
+from consumer.core.state import VelocityState
+from consumer.errors import BatchAbortedError, FatalError, OutageError
+from consumer.pipeline import Pipeline
+from consumer.records import Records, Status
+from consumer.telemetry import Telemetry
+
+MOST_POISONED_IN_A_ROW: Final = 1
+_SECONDS_BETWEEN_SIZES: Final = 5.0
+_PAUSE_AFTER_ABORT_SECONDS: Final = 0.05
+
+
+class Loop:
+    """
+    Polls and processes until told to stop.
+
+    A batch that fails is rolled back as a whole, and every partition still owned goes back to our
+    own next offset. A failure that is no broker's is sought record by record.
+    """
+
+    def __init__(
+        self,
+        source: KafkaSource,
+        pipeline: Pipeline,
+        state: VelocityState,
+        control: BatchControl,
+        telemetry: Telemetry,
+        outage_limit_seconds: float,
+    ) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._state = state
+        self._control = control
+        self._telemetry = telemetry
+        self._outage_limit = outage_limit_seconds
+        self._last_progress = self._last_poll = time.monotonic()
+        self._poisoned_in_a_row = 0
+        self._size_due = 0.0
+
+    @property
+    def seconds_since_poll(self) -> float:
+        """Time since the loop last asked for records: what liveness means."""
+        return time.monotonic() - self._last_poll
+
+    @property
+    def seconds_since_progress(self) -> float:
+        """Time since a batch was committed, or none was waiting."""
+        return time.monotonic() - self._last_progress
+
+    def run(self, keep_going: Callable[[], bool]) -> None:
+        """Go on until `keep_going` says no, between two batches. Raises FatalError."""
+        while keep_going():
+            records = self._source.poll()
+            self._last_poll = time.monotonic()
+            if len(records) == 0:
+                self._last_progress = time.monotonic()
+                continue
+            begin = time.monotonic()
+            self._carry(records)
+            self._control.finished(time.monotonic() - begin)
+            self._tell_size()
+
+    def _carry(self, records: Records) -> None:
+        try:
+            self._pipeline.process(records)
+        except BatchAbortedError as fault:
+            self._take_back(type(fault).__name__, records)
+        except FatalError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, one record of the batch brought it about
+            self._state.roll_back()
+            self._find_culprit(records)
+        else:
+            self._done(records)
+
+    def _find_culprit(self, records: Records) -> None:
+        """Process the batch again record by record; the one that fails is a dead letter."""
+        for record in records.singly():
+            try:
+                self._pipeline.process(record)
+                self._poisoned_in_a_row = 0
+            except BatchAbortedError as fault:
+                self._take_back(type(fault).__name__, records)
+                return
+            except FatalError:
+                raise
+            except Exception as fault:  # noqa: BLE001 - this one, then
+                self._state.roll_back()
+                if not self._refused(record, fault):
+                    return
+            self._done(record)
+
+    def _refused(self, record: Records, fault: Exception) -> bool:
+        """Dead-letter a culprit; False when even that was aborted and the batch is rewound."""
+        status = Status.SCORE_INVALID if isinstance(fault, ScoreInvalidError) else Status.POISON
+        self._telemetry.record_poisoned(record, status, fault)
+        self._poisoned_in_a_row += 1
+        if self._poisoned_in_a_row > MOST_POISONED_IN_A_ROW:
+            raise FatalError(
+                f"two records in a row were refused as {status.reason}: the fault is not theirs"
+            ) from fault
+        try:
+            try:
+                self._pipeline.refuse(record, status, observe=True)
+            except (BatchAbortedError, FatalError):
+                raise
+            except Exception:  # noqa: BLE001 - it fails before it could be observed
+                self._state.roll_back()
+                self._pipeline.refuse(record, status, observe=False)
+        except BatchAbortedError as aborted:
+            self._take_back(type(aborted).__name__, record)
+            return False
+        return True
+
+    def _done(self, records: Records) -> None:
+        self._source.settled(records)
+        self._last_progress = time.monotonic()
+
+    def _take_back(self, cause: str, records: Records) -> None:
+        self._state.roll_back()
+        self._source.rewind()
+        self._telemetry.batch_aborted(cause, len(records))
+        if time.monotonic() - self._last_progress > self._outage_limit:
+            raise OutageError(self._outage_limit)
+        time.sleep(_PAUSE_AFTER_ABORT_SECONDS)
+
+    def _tell_size(self) -> None:
+        if time.monotonic() > self._size_due:
+            self._size_due = time.monotonic() + _SECONDS_BETWEEN_SIZES
+            self._telemetry.state_measured(self._state.card_count, self._state.nbytes)

@@ -1,0 +1,253 @@
+"""What happens, told once: each method is an event, and does its log line and its metrics."""
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, ParamSpec, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from consumer import __version__
+from consumer.core.batch import Decisions, Events
+from consumer.core.manifest import Manifest
+from consumer.core.symbols import DECISIONS
+from consumer.metrics import Metrics
+from consumer.records import Records, Refused, Status
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SECONDS_BETWEEN_PROGRESS: Final = 5.0
+
+
+def configure_logging(format_: str, level: str) -> None:
+    """Write logs to stderr: lines for people on a terminal, JSON objects otherwise."""
+    console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind one partition is: offsets, messages, and the age of the oldest in seconds."""
+
+    partition: int
+    next_offset: int
+    last_stable_offset: int
+    messages: int
+    seconds: float
+
+
+class Telemetry:
+    """Events of the consumer, in the past tense. Nothing here names a card."""
+
+    def __init__(self, registry: CollectorRegistry, group: str, topic: str) -> None:
+        """Metrics go to the registry; the logger is structlog's, as configured."""
+        self.metrics = Metrics(registry)
+        self._group = group
+        self._topic = topic
+        self._log = structlog.get_logger("fraudstream")
+        self._model_version = ""
+        self._progress_told = 0.0
+        self._lag_shown: set[tuple[str, str, str]] = set()
+
+    def timed(self, stage: str, step: Callable[P, R]) -> Callable[P, R]:
+        """Return the step with its duration measured, so that the pipeline need not."""
+        durations = self.metrics.stage_duration.labels(stage)
+
+        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+            begin = time.perf_counter()
+            result = step(*args, **kwargs)
+            durations.observe(time.perf_counter() - begin)
+            return result
+
+        return measured
+
+    def started(self, guarantee: str, manifest: Manifest, engine: str, librdkafka: str) -> None:
+        """The process has its configuration and its model."""
+        self.metrics.build_info.labels(
+            __version__, platform.python_version(), librdkafka, guarantee
+        ).set(1)
+        self.metrics.model_info.labels(
+            manifest.name, manifest.version, manifest.model.sha256, engine, manifest.feature_set
+        ).set(1)
+        self.metrics.model_loaded.set_to_current_time()
+        self._model_version = manifest.version
+        self._log.info(
+            "started", version=__version__, guarantee=guarantee, group=self._group,
+            model=manifest.name, model_version=manifest.version, engine=engine,
+        )  # fmt: skip
+
+    def batch_committed(
+        self, records: Records, refused: Refused, events: Events, decisions: Decisions,
+        severities: list[int],
+    ) -> None:  # fmt: skip
+        """A batch is out and its offsets are committed."""
+        metrics = self.metrics
+        self.records_done(records, refused)
+        for decision, count in _counted(decisions.decisions[events.live]):
+            metrics.predictions.labels(DECISIONS[decision], self._model_version).inc(count)
+        for severity in severities:
+            metrics.alerts.labels(str(severity)).inc()
+        metrics.score_ratio.observe(decisions.probabilities[events.live])
+        metrics.batch_messages.observe(len(records))
+        metrics.batches.labels("committed").inc()
+
+    def records_done(self, records: Records, refused: Refused) -> None:
+        """Records are done with, some of them as dead letters or skips."""
+        metrics = self.metrics
+        live = records.live
+        for partition, count in _counted(records.partitions[live]):
+            metrics.messages_consumed.labels(self._group, self._topic, partition).inc(count)
+        for code, count in _counted(refused.statuses[live[refused.rows]]):
+            status = Status(code)
+            if status is Status.TOMBSTONE:
+                metrics.skipped.labels(status.reason).inc(count)
+            else:
+                metrics.dead_letters.labels(status.reason, status.stage).inc(count)
+        now = time.time()
+        stamped = live & (records.timestamps >= 0)
+        metrics.end_to_end_latency.observe(now - records.timestamps[stamped] / 1_000)
+        metrics.last_commit.set(now)
+
+    def polled(self) -> None:
+        """The loop asked for records."""
+        self.metrics.last_poll.set_to_current_time()
+
+    def batch_aborted(self, cause: str, records: int) -> None:
+        """Nothing of a batch was committed; its records will be read again."""
+        self.metrics.batches.labels("aborted").inc()
+        self.metrics.reprocessed.labels(cause).inc(records)
+        self._log.warning("batch_aborted", cause=cause, records=records)
+
+    def record_poisoned(self, record: Records, status: Status, error: Exception) -> None:
+        """
+        One record made a step fail, and goes to the dead letters. The error's text may quote it.
+        """
+        self._log.error(
+            "record_poisoned", partition=int(record.partitions[0]), offset=int(record.offsets[0]),
+            reason=status.reason, error=type(error).__name__,
+        )  # fmt: skip
+
+    def producer_replaced(self) -> None:
+        """A transaction could not be aborted; a new producer of the same id ends it."""
+        self._log.warning("producer_replaced")
+
+    def outcome_resolved(self, *, committed: bool) -> None:
+        """The broker said what became of the transaction."""
+        self._log.info("transaction_outcome_resolved", committed=committed)
+
+    def partitions_assigned(self, partitions: list[int], owned: int) -> None:
+        """The group gave us partitions; they are not read before their state is rebuilt."""
+        self._rebalanced("assigned", partitions, owned)
+
+    def partitions_revoked(self, partitions: list[int], owned: int) -> None:
+        """The group took partitions back in good order."""
+        self._rebalanced("revoked", partitions, owned)
+
+    def partitions_lost(self, partitions: list[int], owned: int) -> None:
+        """The group gave our partitions away without asking."""
+        self._rebalanced("lost", partitions, owned)
+
+    def _rebalanced(self, event: str, partitions: list[int], owned: int) -> None:
+        self.metrics.rebalances.labels(event).inc()
+        self.metrics.assigned_partitions.set(owned)
+        self._log.info(f"partitions_{event}", partitions=partitions, owned=owned)
+
+    def restore_planned(self, partition: int, start: int, live_from: int, *, cold: bool) -> None:
+        """A partition's state will be rebuilt from the records in [start, live_from)."""
+        self._log.info(
+            "restore_planned", partition=partition, start=start, live_from=live_from,
+            records=live_from - start, cold=cold,
+        )  # fmt: skip
+
+    def restore_progressed(self, remaining: int) -> None:
+        """So many records are still to be replayed, over all partitions."""
+        finished = remaining == 0
+        self.metrics.restore_remaining.set(remaining)
+        now = time.monotonic()
+        if finished or now - self._progress_told > _SECONDS_BETWEEN_PROGRESS:
+            self._progress_told = now
+            self._log.info("restored" if finished else "restoring", remaining=remaining)
+
+    def state_measured(self, cards: int, nbytes: int) -> None:
+        """The velocity state was sized."""
+        self.metrics.state_cards.set(cards)
+        self.metrics.state_bytes.set(nbytes)
+
+    def client_error(self, client: str, code: str, text: str) -> None:
+        """A Kafka client told of an error: news, and no failure unless it is fatal."""
+        self.metrics.client_errors.labels(client, code).inc()
+        self._log.warning("kafka_client_error", client=client, code=code, text=text)
+
+    def labels_loaded(self, frauds: int, seconds: float) -> None:
+        """The label topic was read to its end for the first time."""
+        self._log.info("labels_loaded", frauds=frauds, seconds=round(seconds, 3))
+
+    def labels_read(self, count: int, refused: int, late: int, newest_seconds: float) -> None:
+        """Label records were read, some of them unreadable or appended late."""
+        self.metrics.labels_read.inc(count)
+        self.metrics.labels_refused.inc(refused)
+        self.metrics.labels_appended_late.inc(late)
+        self.metrics.newest_label.set(newest_seconds)
+        if refused:
+            self._log.warning("labels_refused", count=refused)
+
+    def labels_stale(self, *, stale: bool) -> None:
+        """The label topic's end is out of reach, or within it again."""
+        self.metrics.labels_stale.set(stale)
+        self._log.warning("labels_stale") if stale else self._log.info("labels_caught_up")
+
+    def lag_measured(self, lags: list[Lag]) -> None:
+        """Lag is known for these partitions, and for no others."""
+        metrics = self.metrics
+        shown = set()
+        for lag in lags:
+            labels = (self._group, self._topic, str(lag.partition))
+            metrics.lag_messages.labels(*labels).set(lag.messages)
+            metrics.lag_seconds.labels(*labels).set(lag.seconds)
+            metrics.last_stable_offset.labels(*labels).set(lag.last_stable_offset)
+            metrics.committed_offset.labels(*labels).set(lag.next_offset)
+            shown.add(labels)
+        for labels in self._lag_shown - shown:
+            for gauge in (
+                metrics.lag_messages, metrics.lag_seconds,
+                metrics.last_stable_offset, metrics.committed_offset,
+            ):  # fmt: skip
+                gauge.remove(*labels)
+        self._lag_shown = shown
+        if lags:
+            metrics.lag_refreshed.set_to_current_time()
+
+    def lag_unknown(self) -> None:
+        """The broker did not answer: no lag is shown rather than an old one."""
+        self.lag_measured([])
+
+    def stopping(self, cause: str) -> None:
+        """The loop ends after this batch."""
+        self._log.info("stopping", cause=cause)
+
+    def stopped(self) -> None:
+        """All is committed and the group is left."""
+        self._log.info("stopped")
+
+
+def _counted(values: NDArray[Any]) -> Iterable[tuple[int, int]]:
+    """Return each value of the column with how often it stands there."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return zip(distinct.tolist(), counts.tolist(), strict=True)

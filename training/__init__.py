@@ -1,0 +1,1 @@
+"""Train and evaluate models on the very features that the consumer computes."""
