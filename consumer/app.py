@@ -73,6 +73,7 @@ class App:
             manifest,
             self._bundle.model.engine,
             libversion()[0],
+            self._http.port,
         )
         with self._signals(), contextlib.ExitStack() as stack:
             stack.callback(self._telemetry.stopped)
@@ -90,11 +91,6 @@ class App:
             stack.callback(self._restore_reader.close)
             stack.callback(self._source.close)
             self._loop.run(self._keep_going)
-
-    @property
-    def http_port(self) -> int:
-        """The port that is listened on, also when the configuration left it open."""
-        return self._http.port
 
     def _build(self) -> None:
         settings, telemetry, bundle = self._settings, self._telemetry, self._bundle

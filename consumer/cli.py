@@ -2,6 +2,7 @@
 The command line `fraudstream`: composes consumer, training and producer_sim, each when asked for.
 """
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +107,90 @@ def topics(
     if differences:
         raise typer.Exit(1)
     typer.echo("all topics are as they must be")
+
+
+@app.command()
+def tail(
+    kind: Annotated[str, typer.Argument(help="predictions, alerts, dead-letters or labels")],
+    config: ConfigOption = None,
+    *,
+    from_beginning: Annotated[bool, typer.Option(help="Not only what is new.")] = False,
+    follow: Annotated[bool, typer.Option(help="Wait for more at the end.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Stop after so many; 0: never.")] = 0,
+    card: Annotated[str | None, typer.Option(help="Only this card's token.")] = None,
+    decision: Annotated[str | None, typer.Option(help="Only this decision.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only this reason code.")] = None,
+) -> None:
+    """Show predictions, alerts, dead letters or labels as they are committed."""
+    from consumer.adapters import tail as reader
+
+    if kind not in reader.KINDS:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(reader.KINDS)}")
+    wanted = reader.Filters(card, decision, reason)
+    with _exit_codes(), contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        settings = load_settings(config)
+        shown = 0
+        for record in reader.tail(settings, kind, from_beginning=from_beginning, follow=follow):
+            if wanted.pass_(record):
+                typer.echo(reader.as_json(record) if json else reader.as_line(kind, record))
+                shown += 1
+                if shown == limit:
+                    break
+
+
+@app.command()
+def train(
+    begin: Annotated[str, typer.Option(help="First day that teaches, ISO 8601, UTC.")],
+    end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
+    *,
+    source: Annotated[
+        str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
+    ] = "topics",
+    config: ConfigOption = None,
+    payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
+    label_delay: Annotated[
+        str, typer.Option(help="With --from handbook: exactly:7d or exponential:7d.")
+    ] = "exactly:7d",
+    known_by: Annotated[
+        str | None,
+        typer.Option(help="Labels published later do not teach.", show_default="all teach"),
+    ] = None,
+    settle: Annotated[str, typer.Option(help="labels.settle of the consumer to be.")] = "60s",
+    warm_up: Annotated[str, typer.Option(help="Payments before begin, to fill windows.")] = "30d",
+    alerts_per_day: Annotated[
+        int, typer.Option(min=1, help="Cards a day people can review.")
+    ] = 100,
+    engine: Annotated[
+        str, typer.Option(help="auto, quickscorer, onnxruntime, or sklearn (a joblib bundle).")
+    ] = "auto",
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "fraud",
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("model"),
+) -> None:
+    """Train a model on the features that the consumer computes, and write its bundle."""
+    from consumer.cli_train import TrainOptions, run_train
+
+    with _exit_codes():
+        run_train(
+            TrainOptions(
+                begin, end, source, config, payments, labels, label_delay, known_by, settle,
+                warm_up, alerts_per_day, engine, name, out,
+            )
+        )  # fmt: skip
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def simulate(context: typer.Context) -> None:
+    """Publish card payments, and labels when they become known."""
+    from producer_sim.command import simulate as run_simulation
+
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(run_simulation)
+    command(context.args, prog_name="fraudstream simulate")
 
 
 @app.command()

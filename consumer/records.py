@@ -129,3 +129,9 @@ class Outputs:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def by_partition(partitions: Longs) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each partition of a batch with the rows that belong to it, in their order."""
+    for partition in np.unique(partitions).tolist():
+        yield partition, np.flatnonzero(partitions == partition)

@@ -78,8 +78,10 @@ class Telemetry:
 
         return measured
 
-    def started(self, guarantee: str, manifest: Manifest, engine: str, librdkafka: str) -> None:
-        """The process has its configuration and its model."""
+    def started(
+        self, guarantee: str, manifest: Manifest, engine: str, librdkafka: str, http_port: int
+    ) -> None:
+        """The process has its configuration, its model and its port."""
         self.metrics.build_info.labels(
             __version__, platform.python_version(), librdkafka, guarantee
         ).set(1)
@@ -91,6 +93,7 @@ class Telemetry:
         self._log.info(
             "started", version=__version__, guarantee=guarantee, group=self._group,
             model=manifest.name, model_version=manifest.version, engine=engine,
+            http_port=http_port,
         )  # fmt: skip
 
     def batch_committed(

@@ -49,6 +49,16 @@ class History:
         """Return the payments at these rows, in that order."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return the histories one after the other."""
+        return cls(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                for f in fields(cls)
+            }
+        )
+
     def between(self, begin: int, end: int) -> Self:
         """Return the payments made in [begin, end), microseconds."""
         return self.take(np.flatnonzero((self.times >= begin) & (self.times < end)))

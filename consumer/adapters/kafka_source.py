@@ -3,17 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place
 from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.adapters.message_columns import as_records
 from consumer.core.batching import BatchControl
 from consumer.core.restore import Plan
 from consumer.errors import FatalError
-from consumer.records import Headers, Records
+from consumer.records import Records, by_partition
 from consumer.telemetry import Telemetry
 
 _IDLE_SECONDS: Final = 0.1
@@ -195,32 +195,20 @@ class KafkaSource:
         return True
 
     def _columns(self, messages: list[Message]) -> Records:
-        n = len(messages)
-        partitions = np.fromiter(map(Message.partition, messages), np.int64, n)
-        offsets = np.fromiter(map(Message.offset, messages), np.int64, n)
-        live = np.ones(n, np.bool_)
+        """
+        Return the messages as columns; those of partitions that are not ours any more are left.
+        """
+        records = as_records(self._topic, messages)
         first: dict[int, tuple[int, int]] = {}
-        for partition in np.unique(partitions).tolist():
-            rows = np.flatnonzero(partitions == partition)
+        for partition, rows in by_partition(records.partitions):
             owned = self._owned.get(partition)
-            if owned is None or owned.position is None or offsets[rows[0]] < owned.position:
+            offset = int(records.offsets[rows[0]])
+            if owned is None or owned.position is None or offset < owned.position:
                 return self._columns([m for m in messages if self._is_expected(m)])
-            live[rows] = offsets[rows] >= owned.live_from
-            first[partition] = (int(offsets[rows[0]]), messages[rows[0]].timestamp()[1])
+            records.live[rows] = records.offsets[rows] >= owned.live_from
+            first[partition] = (offset, int(records.timestamps[rows[0]]))
         self.in_hand = first
-        timestamps = np.fromiter(
-            (stamp[1] for stamp in map(Message.timestamp, messages)), np.int64, n
-        )
-
-        def headers(row: int) -> Headers:
-            return cast(Headers, messages[row].headers() or [])
-
-        return Records(
-            self._topic,
-            list(map(Message.value, messages)),
-            list(map(Message.key, messages)),
-            partitions, offsets, timestamps, live, headers,
-        )  # fmt: skip
+        return records
 
     def _is_expected(self, message: Message) -> bool:
         """Refuse records of partitions that went while they were on their way, or were rewound."""

@@ -1,14 +1,17 @@
 """Read a topic by offset, beside the consumer group: ends, beginnings, single records."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.adapters.kafka_clients import place
+
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_TIMEOUT_SECONDS: Final = 5.0
+_MOST_RECORDS: Final = 10_000
 
 
 class LogReader:
@@ -65,6 +68,31 @@ class LogReader:
         finally:
             self._consumer.unassign()
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def scan(self, partitions: Iterable[int]) -> Iterator[list[Message]]:
+        """
+        Yield all records of these partitions, from their beginnings to their present ends.
+
+        Within a partition they come in order. Raises KafkaException when the broker goes silent.
+        """
+        ends = self.ends(partitions, _READ_TIMEOUT_SECONDS)
+        begins = self.beginnings(ends, _READ_TIMEOUT_SECONDS)
+        waiting = {partition for partition, end in ends.items() if begins[partition] < end}
+        self._consumer.assign([TopicPartition(self._topic, p, begins[p]) for p in waiting])
+        deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
+        while waiting:
+            messages = self._consumer.consume(_MOST_RECORDS, timeout=0.5)
+            for message in messages:
+                partition, offset = place(message)
+                if offset + (message.error() is None) >= ends[partition]:
+                    waiting.discard(partition)
+            records = [message for message in messages if message.error() is None]
+            if records:
+                deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
+                yield records
+            elif time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        self._consumer.unassign()
 
     def close(self) -> None:
         """Close the client."""

@@ -54,6 +54,17 @@ class TerminalFrauds:
         """Frauds known, those taken back included."""
         return self._fraud_count
 
+    @property
+    def published_at(self) -> dict[bytes, int]:
+        """
+        For each payment called a fraud, by transaction id, when its first label was published.
+        """
+        arrivals = self._frauds[:, kernel.ARRIVAL]
+        return {
+            payment: int(arrivals[fraud]) - self._settle
+            for payment, (_, fraud) in self._fraud_of_payment.items()
+        }
+
     def add(self, values: Sequence[bytes | None], timestamps: Sequence[int]) -> tuple[int, int]:
         """
         Fold in label records in log order; `timestamps` are theirs, milliseconds.

@@ -1,6 +1,5 @@
 """Velocity state of the partitions that this instance owns, each a fold of its own."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from consumer.core.batch import Events
 from consumer.core.windows import CardWindows
-from consumer.records import Bools, Longs
+from consumer.records import Bools, Longs, by_partition
 
 ALWAYS = -(2**62)
 
@@ -128,9 +127,3 @@ class VelocityState:
     def nbytes(self) -> int:
         """Bytes of state in use, over all partitions."""
         return sum(state.windows.nbytes for state in self._partitions.values())
-
-
-def by_partition(partitions: Longs) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Yield each partition of a batch with the rows that belong to it, in their order."""
-    for partition in np.unique(partitions).tolist():
-        yield partition, np.flatnonzero(partitions == partition)

@@ -1,0 +1,85 @@
+"""What tests are made of: payments, labels and a small model bundle, all deterministic."""
+
+import io
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+import schemas
+from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.manifest import Manifest, Thresholds
+from training.bundle import Engine, Trained, write_bundle
+
+DAY = 86_400_000_000
+JANUARY = 1_577_836_800_000_000  # 2020-01-01, in microseconds
+
+
+def payment(number: int = 0, **overrides: Any) -> dict[str, Any]:
+    """Return the fields of a Transaction; fields left out have the schema's defaults."""
+    fields = {
+        "event_id": str(uuid.UUID(int=number)),
+        "transaction_id": f"payment-{number}",
+        "kind": "AUTHORISATION",
+        "event_time": JANUARY + number * 1_000_000,
+        "card_id": f"card-{number % 7}",
+        "terminal_id": f"terminal-{number % 5}",
+        "amount_minor": 1_000 + 37 * number % 20_000,
+        "currency": "EUR",
+    }
+    return fields | overrides
+
+
+def label(number: int, **overrides: Any) -> dict[str, Any]:
+    """Return the fields of a Label that calls payment `number` a fraud, published a day later."""
+    paid = payment(number)
+    published_at = paid["event_time"] + DAY
+    fields = {
+        "label_id": str(uuid.UUID(int=number)),
+        "transaction_id": paid["transaction_id"],
+        "card_id": paid["card_id"],
+        "terminal_id": paid["terminal_id"],
+        "event_time": paid["event_time"],
+        "amount_minor": paid["amount_minor"],
+        "currency": "EUR",
+        "verdict": "FRAUD",
+        "reported_at": published_at,
+        "published_at": published_at,
+    }
+    return fields | overrides
+
+
+def encoded(name: str, fields: dict[str, Any]) -> bytes:
+    """Return the record in Avro single-object encoding, written by fastavro."""
+    schema = schemas.load(name)
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), fields)
+    return schemas.single_object_header(schema) + out.getvalue()
+
+
+def decoded(name: str, value: bytes) -> Any:
+    """Read a single-object value with fastavro; its header must be the schema's."""
+    schema = schemas.load(name)
+    header = schemas.single_object_header(schema)
+    assert value[: len(header)] == header
+    body = io.BytesIO(value[len(header) :])
+    record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema), None)
+    assert body.read() == b""
+    return record
+
+
+def tiny_bundle(folder: Path, engine: Engine = "auto", trees: int = 20) -> Manifest:
+    """Train on made-up rows, where large amounts at terminals with frauds are fraud."""
+    rng = np.random.default_rng(0)
+    rows = np.floor(rng.gamma(1.5, 8.0, size=(4_000, len(ARRIVAL_1.names)))).astype(np.float32)
+    frauds = rows[:, ARRIVAL_1.names.index("terminal_frauds_7d")]
+    is_fraud = rows[:, 0] + 3 * frauds + rng.normal(size=len(rows)) * 5 > 90
+    classifier = HistGradientBoostingClassifier(
+        max_iter=trees, max_leaf_nodes=31, early_stopping=False, random_state=0
+    ).fit(rows, is_fraud)
+    thresholds = Thresholds(challenge=0.05, review=0.1, decline=0.9)
+    trained = Trained(classifier, rows, is_fraud, thresholds, {"payments": len(rows)}, {})
+    return write_bundle(folder, trained, ARRIVAL_1, "tiny", engine)

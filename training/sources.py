@@ -1,0 +1,131 @@
+"""Histories from where payments and labels are kept: columns, Parquet files, records of topics."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from consumer.core.batch import Events
+from consumer.core.labels import TerminalFrauds
+from consumer.core.symbols import KINDS
+from consumer.records import Longs
+from training.history import NEVER, History, hash_texts
+
+_AUTHORISATION: Final = KINDS.index("AUTHORISATION")
+_LARGEST_EXPONENT: Final = 4
+_PAYMENT_COLUMNS: Final = ("transaction_id", "event_time", "card_id", "terminal_id", "amount_minor")
+_LABEL_COLUMNS: Final = ("transaction_id", "terminal_id", "published_at")
+
+
+class UnreadableError(Exception):
+    """A file lacks what training needs; the message says what."""
+
+
+def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) -> History:
+    """
+    Return the history of decoded events, in the order they come.
+
+    `fraud_known_at` maps the transaction id of a fraud to when its first label was published.
+    """
+    histories = []
+    for events in batches:
+        ids = [events.text.bytes_of("transaction_id", row) for row in range(len(events))]
+        known = (fraud_known_at.get(payment, NEVER) for payment in ids)
+        histories.append(
+            History(
+                events.partitions, events.times, events.kinds, events.amounts,
+                events.utc_offset_minutes, events.cards, events.terminals,
+                np.fromiter(known, np.int64, len(ids)),
+            )
+        )  # fmt: skip
+    return History.concatenate(histories)
+
+
+def from_columns(
+    times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs
+) -> History:
+    """
+    Return the history of n authorisations in cents, in event-time order.
+
+    times and fraud_known_at are microseconds; cards and terminals int64[n, 2] hashes of the ids.
+    """
+    zeros = np.zeros(len(times), np.int64)
+    return History(
+        partitions=zeros,
+        times=times,
+        kinds=np.full(len(times), _AUTHORISATION, np.int64),
+        amounts=cents * 100,
+        utc_offset_minutes=zeros,
+        cards=cards,
+        terminals=terminals,
+        fraud_known_at=fraud_known_at,
+    )
+
+
+def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> History:
+    """
+    Read payments and fraud labels, whose columns are named as in the event schemas, into a history.
+
+    Optional: kind, currency_exponent (2), local_utc_offset_minutes (0); verdict in the labels.
+    The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
+    """
+    paid = _table(payments, _PAYMENT_COLUMNS)
+    paid = paid.take(pa.compute.sort_indices(paid["event_time"]))
+    said = _table(labels, _LABEL_COLUMNS)
+    if "verdict" in said.column_names:
+        said = said.filter(pa.compute.equal(said["verdict"].cast(pa.string()), "FRAUD"))
+    known_at: dict[bytes, int] = {}
+    published = _micros(said["published_at"])
+    terminals = hash_texts(_texts(said["terminal_id"]))
+    for row, payment in enumerate(_texts(said["transaction_id"])):
+        frauds.report(payment, terminals[row], int(published[row]))
+        known_at[payment] = min(known_at.get(payment, NEVER), int(published[row]))
+    n = len(paid)
+    exponents = _longs(paid, "currency_exponent", n, 2)
+    kinds = np.full(n, _AUTHORISATION, np.int64)
+    if "kind" in paid.column_names:
+        kinds = np.array([KINDS.index(kind) for kind in paid["kind"].to_pylist()], np.int64)
+    known = (known_at.get(payment, NEVER) for payment in _texts(paid["transaction_id"]))
+    return History(
+        partitions=np.zeros(n, np.int64),
+        times=_micros(paid["event_time"]),
+        kinds=kinds,
+        amounts=_longs(paid, "amount_minor", n, 0) * 10 ** (_LARGEST_EXPONENT - exponents),
+        utc_offset_minutes=_longs(paid, "local_utc_offset_minutes", n, 0),
+        cards=hash_texts(_texts(paid["card_id"])),
+        terminals=hash_texts(_texts(paid["terminal_id"])),
+        fraud_known_at=np.fromiter(known, np.int64, n),
+    )
+
+
+def _table(path: Path, columns: Sequence[str]) -> Any:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnreadableError(f"{path} cannot be read as Parquet: {error}") from error
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise UnreadableError(f"{path} lacks the columns {', '.join(missing)}")
+    return table
+
+
+def _micros(column: Any) -> Longs:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", tz=column.type.tz))
+    micros: Longs = column.cast(pa.int64()).to_numpy()
+    return micros
+
+
+def _longs(table: Any, name: str, n: int, default: int) -> Longs:
+    if name not in table.column_names:
+        return np.full(n, default, np.int64)
+    column: Longs = pa.compute.fill_null(table[name], default).cast(pa.int64()).to_numpy()
+    return column
+
+
+def _texts(column: Any) -> list[bytes]:
+    texts: list[bytes] = column.cast(pa.binary()).to_pylist()
+    return texts
