@@ -170,7 +170,8 @@ class App:
         bundle = self._bundle
         explainer = Explainer(bundle.feature_set, bundle.genuine_medians)
         predictions = PredictionEncoder("", "", bundle.identity)
-        warm_up(self._decoder, bundle.feature_set, bundle.model, explainer, predictions)
+        alerts = AlertEncoder("", "", bundle.identity, alert_window=1)
+        warm_up(self._decoder, bundle.feature_set, bundle.model, explainer, predictions, alerts)
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:

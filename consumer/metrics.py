@@ -8,11 +8,20 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from consumer.records import Status
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of when it was made
 
 LATENCY_BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300,
@@ -46,7 +55,7 @@ class ColumnHistogram(Collector):
         """Yield the one family, as prometheus_client asks."""
         with self._lock:
             running, total = np.cumsum(self._counts), self._sum
-        bounds = [*(format(bound, "g") for bound in self._bounds), "+Inf"]
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         yield HistogramMetricFamily(
             self._name,
             self._documentation,

@@ -84,7 +84,7 @@ class Pipeline:
         decisions = self._decide(
             rows.values, probabilities, self._policy, self._explainer, self._model
         )
-        alerts = self._raise_alerts(events, decisions, self._state)
+        alerts = self._raise_alerts(events, rows, decisions, self._state)
         predictions = self._encode(events, rows, decisions, labels, records.keys, self._clock())
         dead_letters = self._dead_letters.write(records, refused)
         self._publish([predictions, alerts.outputs, dead_letters], records.next_offsets)

@@ -99,8 +99,8 @@ class Records:
 
 
 def last_offsets(partitions: Longs, offsets: Longs) -> dict[int, int]:
-    """Return the last of the offsets for each partition: a mapping keeps what it is told last."""
-    return dict(zip(partitions.tolist(), offsets.tolist(), strict=True))
+    """Return the last of the offsets for each partition."""
+    return {partition: int(offsets[rows[-1]]) for partition, rows in by_partition(partitions)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +133,5 @@ class Outputs:
 
 def by_partition(partitions: Longs) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """Yield each partition of a batch with the rows that belong to it, in their order."""
-    for partition in np.unique(partitions).tolist():
+    for partition in np.flatnonzero(np.bincount(partitions)).tolist():
         yield partition, np.flatnonzero(partitions == partition)

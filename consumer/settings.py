@@ -22,6 +22,9 @@ from consumer.errors import ConfigError
 ENV_PREFIX: Final = "FRAUDSTREAM_"
 _UNIT_SECONDS: Final = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400})
 
+MOST_ALERT_WINDOWS: Final = 60
+"""Alert windows within the grace: the velocity state remembers a few more for each card."""
+
 _NOT_CONFIGURATION: Final = (f"{ENV_PREFIX}CACHE", f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}TEST_")
 
 OURS: Final[Mapping[str, str]] = MappingProxyType(
@@ -51,7 +54,7 @@ def parse_duration(value: object) -> object:
     return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -232,8 +235,8 @@ class Settings(BaseSettings):
                 f'names of Kafka properties hold dots: quote them, "{nested[0]}.…" = …'
             )
         properties = {_property_name(key): _property_value(inner) for key, inner in value.items()}
-        for name in properties.keys() & OURS.keys():
-            raise ValueError(f"{name} is not to be set: {OURS[name]}")
+        if ours := sorted(properties.keys() & OURS.keys()):
+            raise ValueError("; ".join(f"{name} is not to be set: {OURS[name]}" for name in ours))
         return properties
 
     @model_validator(mode="after")
@@ -260,6 +263,11 @@ class Settings(BaseSettings):
             yield (
                 "windows.grace must be at least input.max_future: one payment from the future would"
                 " make all others late"
+            )
+        if self.windows.grace > MOST_ALERT_WINDOWS * self.alerts.window:
+            yield (
+                f"alerts.window must be at least a {MOST_ALERT_WINDOWS}th of windows.grace: a card"
+                " remembers no more of them, and payments out of order would raise alerts again"
             )
         names = [self.topics.input, self.topics.predictions, self.topics.alerts]
         names += [self.topics.labels, self.dead_letter_topic]
@@ -292,7 +300,10 @@ def load_settings(path: Path | None) -> Settings:
             _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
         ]
         sound = document.keys() - {fault["loc"][0] for fault in error.errors() if fault["loc"]}
-        faults += _contradictions_among({section: document[section] for section in sound})
+        stand_in = {} if "kafka" in sound else {"kafka": {"bootstrap.servers": "unknown"}}
+        faults += _contradictions_among(
+            stand_in | {section: document[section] for section in sound}
+        )
         raise ConfigError(list(dict.fromkeys(faults))) from error
     if faults:
         raise ConfigError(faults)

@@ -4,8 +4,10 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from consumer.core.batch import Decisions, Events
 from consumer.core.manifest import Manifest
 from consumer.core.symbols import DECISIONS
 from consumer.metrics import Metrics
-from consumer.records import Records, Refused, Status
+from consumer.records import Longs, Records, Refused, Status
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,15 +100,15 @@ class Telemetry:
 
     def batch_committed(
         self, records: Records, refused: Refused, events: Events, decisions: Decisions,
-        severities: list[int],
+        severities: Longs,
     ) -> None:  # fmt: skip
         """A batch is out and its offsets are committed."""
         metrics = self.metrics
         self.records_done(records, refused)
         for decision, count in _counted(decisions.decisions[events.live]):
             metrics.predictions.labels(DECISIONS[decision], self._model_version).inc(count)
-        for severity in severities:
-            metrics.alerts.labels(str(severity)).inc()
+        for severity, count in _counted(severities):
+            metrics.alerts.labels(str(severity)).inc(count)
         metrics.score_ratio.observe(decisions.probabilities[events.live])
         metrics.batch_messages.observe(len(records))
         metrics.batches.labels("committed").inc()
@@ -144,7 +146,7 @@ class Telemetry:
         """
         self._log.error(
             "record_poisoned", partition=int(record.partitions[0]), offset=int(record.offsets[0]),
-            reason=status.reason, error=type(error).__name__,
+            reason=status.reason, error=type(error).__name__, at=_place_of(error),
         )  # fmt: skip
 
     def producer_replaced(self) -> None:
@@ -250,7 +252,14 @@ class Telemetry:
         self._log.info("stopped")
 
 
-def _counted(values: NDArray[Any]) -> Iterable[tuple[int, int]]:
-    """Return each value of the column with how often it stands there."""
-    distinct, counts = np.unique(values, return_counts=True)
-    return zip(distinct.tolist(), counts.tolist(), strict=True)
+def _place_of(error: Exception) -> str:
+    """Return the file and line where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _counted(values: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Yield each value of a column of small numbers with how often it stands there."""
+    for value, count in enumerate(np.bincount(values).tolist()):
+        if count:
+            yield value, count

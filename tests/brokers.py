@@ -221,7 +221,7 @@ def open_broker(
         Rung.DOCKER: partial(_docker, nodes, properties or {}),
     }[choice.rung]
     with opened() as broker:
-        print(f"broker at {broker.bootstrap_servers}: {choice}", flush=True)
+        print(f"broker at {broker.bootstrap_servers}: {choice}", file=sys.stderr, flush=True)
         yield broker
 
 

@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import schemas
+from consumer.core.batch import Events
+from consumer.core.decode import PaymentDecoder
 from consumer.core.feature_sets import ARRIVAL_1
 from consumer.core.manifest import Manifest, Thresholds
+from consumer.records import Headers, Records
 from training.bundle import Engine, Trained, write_bundle
 
 DAY = 86_400_000_000
@@ -83,3 +87,76 @@ def tiny_bundle(folder: Path, engine: Engine = "auto", trees: int = 20) -> Manif
     thresholds = Thresholds(challenge=0.05, review=0.1, decline=0.9)
     trained = Trained(classifier, rows, is_fraud, thresholds, {"payments": len(rows)}, {})
     return write_bundle(folder, trained, ARRIVAL_1, "tiny", engine)
+
+
+def records_of(
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None = None,
+    *,
+    partitions: Sequence[int] | int = 0,
+    offsets: Sequence[int] | None = None,
+    timestamps: Sequence[int] | int = -1,
+    live: Sequence[bool] | bool = True,
+    headers: Sequence[Headers] | None = None,
+) -> Records:
+    """Return one poll; a single partition, timestamp or flag stands for all of them."""
+    n = len(values)
+    return Records(
+        topic="transactions.raw",
+        values=list(values),
+        keys=list(keys) if keys is not None else [b"card"] * n,
+        partitions=np.broadcast_to(np.asarray(partitions, np.int64), n).copy(),
+        offsets=np.arange(n) if offsets is None else np.array(offsets, np.int64),
+        timestamps=np.broadcast_to(np.asarray(timestamps, np.int64), n).copy(),
+        live=np.broadcast_to(np.asarray(live, np.bool_), n).copy(),
+        headers=lambda row: [] if headers is None else headers[row],
+    )
+
+
+def payment_records(payments: Sequence[dict[str, Any] | bytes | None], **columns: Any) -> Records:
+    """Return payments as one poll, keyed by their cards; bytes and None stay what they are."""
+    values = [encoded("transaction", p) if isinstance(p, dict) else p for p in payments]
+    keys = [p["card_id"].encode() if isinstance(p, dict) else b"card" for p in payments]
+    return records_of(values, columns.pop("keys", keys), **columns)
+
+
+def events_of(payments: Sequence[dict[str, Any]], **columns: Any) -> Events:
+    """Return payments as the decoder gives them, none of them refused."""
+    events, refused = PaymentDecoder([schemas.load("transaction")]).decode(
+        payment_records(payments, **columns)
+    )
+    assert len(refused.rows) == 0
+    return events
+
+
+def varint(value: int) -> bytes:
+    """Return the zig-zag varint of a number of up to 64 bits, as Avro has it."""
+    raw = value << 1 if value >= 0 else ((-value - 1) << 1) | 1
+    out = bytearray()
+    while raw > 0x7F:
+        out.append(raw & 0x7F | 0x80)
+        raw >>= 7
+    return bytes([*out, raw])
+
+
+def sized(data: bytes) -> bytes:
+    """Return the data after its length."""
+    return varint(len(data)) + data
+
+
+def record_schema(**types: Any) -> schemas.Schema:
+    """Return a record schema with a field of each type."""
+    fields = [{"name": name, "type": type_} for name, type_ in types.items()]
+    return {"type": "record", "name": "Record", "fields": fields}
+
+
+def single_object(schema: schemas.Schema, body: bytes) -> bytes:
+    """Return bytes, right or wrong, behind the header of the schema."""
+    return schemas.single_object_header(schema) + body
+
+
+def written(schema: schemas.Schema, record: Any) -> bytes:
+    """Return the record as fastavro writes it, behind the header of the schema."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), record)
+    return single_object(schema, out.getvalue())

@@ -1,11 +1,14 @@
 """Messages of the client -> columns."""
 
+from operator import itemgetter
 from typing import cast
 
 import numpy as np
 from confluent_kafka import Message
 
 from consumer.records import Headers, Records
+
+_MILLIS = itemgetter(1)  # a timestamp is (type, milliseconds)
 
 
 def as_records(topic: str, messages: list[Message]) -> Records:
@@ -21,7 +24,7 @@ def as_records(topic: str, messages: list[Message]) -> Records:
         keys=list(map(Message.key, messages)),
         partitions=np.fromiter(map(Message.partition, messages), np.int64, n),
         offsets=np.fromiter(map(Message.offset, messages), np.int64, n),
-        timestamps=np.fromiter((t for _, t in map(Message.timestamp, messages)), np.int64, n),
+        timestamps=np.fromiter(map(_MILLIS, map(Message.timestamp, messages)), np.int64, n),
         live=np.ones(n, np.bool_),
         headers=headers,
     )

@@ -144,7 +144,12 @@ def _open(path: Path, data: bytes, manifest: Manifest, *, allow_pickle: bool) ->
             " manifest"
         ) from error
     except Exception as error:  # engines raise whatever they like on a bad file
-        raise ModelError(f"{path} cannot be loaded by {manifest.engine}: {error}") from error
+        raise ModelError(f"{path} cannot be loaded by {manifest.engine}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """Return what a library says of a fault, which may be a page, on one line."""
+    return " ".join(str(error).split())
 
 
 def _reproduce_golden_rows(folder: Path, manifest: Manifest, model: Model) -> None:
@@ -153,7 +158,7 @@ def _reproduce_golden_rows(folder: Path, manifest: Manifest, model: Model) -> No
     try:
         actual = model.score(rows)
     except Exception as error:  # as on loading
-        raise ModelError(f"{folder} cannot score its own golden rows: {error}") from error
+        raise ModelError(f"{folder} cannot score its own golden rows: {_line(error)}") from error
     difference = np.abs(actual - expected)
     if not (difference <= GOLDEN_TOLERANCE).all():
         worst = int(np.nanargmax(np.where(np.isfinite(difference), difference, np.inf)))

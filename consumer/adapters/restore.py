@@ -35,7 +35,7 @@ class StateRestorer:
     def begin(self, partition: int, plan: Plan) -> None:
         """Start the partition's state empty; the records of the plan will fill it."""
         self._state.begin(partition, score_from=plan.score_from, cold_until=plan.cold_until)
-        cold = plan.cold_until > ALWAYS
+        cold = plan.cold_until != ALWAYS
         self._telemetry.restore_planned(partition, plan.start, plan.live_from, cold=cold)
 
     def drop(self, partition: int) -> None:

@@ -25,21 +25,30 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class LongColumn:
-    """An int, long or enum field from the long column of this number."""
+    """
+    An int, long or enum field, or a union of null and one, from the long column of this number.
+    """
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class DoubleColumn:
-    """A double field from the double column of this number."""
+    """A double field, or a union of null and one, from the double column of this number."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """A string field from the text column of this name."""
+    """A string field, or a union of null and one, from the text column of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OneText:
+    """An array of strings that holds one, from the text column of this name."""
 
     name: str
 
@@ -60,7 +69,9 @@ class Ready:
     slot: int
 
 
-Source: TypeAlias = Constant | LongColumn | DoubleColumn | TextColumn | FloatMatrix | Ready
+Source: TypeAlias = (
+    Constant | LongColumn | DoubleColumn | TextColumn | OneText | FloatMatrix | Ready
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +106,12 @@ class AvroEncoder:
         self._steps: list[list[int]] = []
         self._pool = bytearray()
         self._fixed_bytes = 0
+        self._spans_used: list[int] = []  # text columns, then ready ones, as often as written
         self._text_names: Final = tuple(text_names)
         self._constant(schemas.single_object_header(schema))
         for part in schema["fields"]:
             self._field(part["type"], sources[part["name"]])
-        self._program = np.array(self._steps, np.int64)
+        self._program = np.array(self._steps, np.uintp)
         self._pool_bytes = np.frombuffer(bytes(self._pool), np.uint8)
 
     def encode(self, columns: BatchColumns) -> list[bytes]:
@@ -109,7 +121,8 @@ class AvroEncoder:
         if text.names != self._text_names:
             raise ValueError(f"text columns are {text.names}, compiled for {self._text_names}")
         ready = columns.ready
-        size = n * self._fixed_bytes + int(text.lengths.sum()) + int(ready.lengths.sum())
+        spans = np.concatenate((text.lengths.sum(axis=1), ready.lengths.sum(axis=1)))
+        size = n * self._fixed_bytes + int(spans[self._spans_used].sum())
         out = np.empty(size, np.uint8)
         bounds = np.empty(n + 1, np.int64)
         op.encode(
@@ -126,20 +139,33 @@ class AvroEncoder:
         match source:
             case Constant(value):
                 self._constant(encoded(schema, value))
-            case LongColumn(slot):
-                self._step(op.LONG, slot, most_bytes=op.LONGEST_LONG_BYTES)
-            case DoubleColumn(slot):
-                self._step(op.DOUBLE, slot, most_bytes=8)
-            case TextColumn(name):
-                slot = self._text_names.index(name)
-                self._step(op.TEXT, slot, most_bytes=op.LONGEST_LONG_BYTES)
+            case LongColumn() | DoubleColumn() | TextColumn():
+                if isinstance(schema, list):
+                    self._constant(bytes([2 * (schema[0] == "null")]))  # zig-zag of the branch
+                self._column(source)
+            case OneText(name):
+                self._constant(b"\x02")  # a block of one item
+                self._column(TextColumn(name))
+                self._constant(b"\0")
             case FloatMatrix(width):
                 ready = encoded(schema, [0.0] * width)
                 self._constant(ready[: -4 * width - 1])
                 self._step(op.FLOATS, 0, most_bytes=4 * width)
                 self._constant(ready[-1:])
             case Ready(slot):
+                self._spans_used.append(len(self._text_names) + slot)
                 self._step(op.READY, slot, most_bytes=0)
+
+    def _column(self, source: LongColumn | DoubleColumn | TextColumn) -> None:
+        match source:
+            case LongColumn(slot):
+                self._step(op.LONG, slot, most_bytes=op.LONGEST_LONG_BYTES)
+            case DoubleColumn(slot):
+                self._step(op.DOUBLE, slot, most_bytes=8)
+            case TextColumn(name):
+                slot = self._text_names.index(name)
+                self._spans_used.append(slot)
+                self._step(op.TEXT, slot, most_bytes=op.LONGEST_LONG_BYTES)
 
     def _constant(self, data: bytes) -> None:
         """Add bytes that stand in every record, to the run before them where there is one."""

@@ -13,6 +13,8 @@ from typing import Final
 import numba
 import numpy as np
 
+from consumer.core.bytes_kernel import word
+
 # Instructions. A row of the program is (operation, slot or -1, argument, argument).
 NULL: Final = 0
 BOOLEAN: Final = 1
@@ -29,9 +31,9 @@ LOOP: Final = 11  # third: where to go when no block is left
 NEXT_ITEM: Final = 12
 STOP: Final = 13
 REFUSE: Final = 14  # null where a value is needed
+OPTIONAL_STRING: Final = 15  # null or a string, and nobody asked for it: one step, not three
 
 MAX_DEPTH: Final = 16
-HEADER_BYTES: Final = 10  # marker and fingerprint of single-object encoding
 
 GOOD: Final = 0
 TOMBSTONE: Final = 1
@@ -42,72 +44,87 @@ DECODE: Final = 5
 TRAILING: Final = 6
 NOT_FINITE: Final = 7
 
-_LOW_7 = np.uint64(0x7F)
-_SEVEN = np.uint64(7)
-_ONE = np.uint64(1)
+# Positions are unsigned: numba counts a signed index from the end when it is negative, and that
+# test costs several times the reading. A failed read answers FAILED for its position.
+FAILED = np.uintp(2**64 - 1)
+_ONE = np.uintp(1)
+_FOUR = np.uintp(4)
+_EIGHT = np.uintp(8)
+_HEADER_BYTES = np.uintp(10)  # marker and fingerprint of single-object encoding
+_SEVEN_BITS = np.uint64(0x7F)
+_SHIFT = np.uint64(7)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 
 
 @numba.njit(cache=True)
 def _varint(buffer, at, end):
-    """
-    Return a zig-zag long and the position after it; position -1 when truncated or over 64 bits.
-    """
+    """Return a zig-zag long and the position after it; FAILED if truncated or over 64 bits."""
     if at < end and buffer[at] < 128:  # nearly all: indices of unions, lengths of text
-        byte = np.int64(buffer[at])
-        return (byte >> 1) ^ -(byte & 1), at + 1
+        short = np.int64(buffer[at])
+        return (short >> 1) ^ -(short & 1), at + _ONE
     raw = np.uint64(0)
     shift = np.uint64(0)
     for k in range(10):
         if at >= end:
-            return np.int64(0), np.int64(-1)
-        byte = buffer[at]
-        at += 1
+            return np.int64(0), FAILED
+        byte = np.uint64(buffer[at])
+        at += _ONE
         if k == 9 and byte > 1:
-            return np.int64(0), np.int64(-1)
-        raw |= (np.uint64(byte) & _LOW_7) << shift
+            return np.int64(0), FAILED
+        raw |= (byte & _SEVEN_BITS) << shift
         if byte < 128:
-            return np.int64(raw >> _ONE) ^ -np.int64(raw & _ONE), at
-        shift += _SEVEN
-    return np.int64(0), np.int64(-1)
+            return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), at
+        shift += _SHIFT
+    return np.int64(0), FAILED
 
 
 @numba.njit(cache=True)
-def _little_endian(buffer, at, size):
+def _four_bytes(buffer, at):
     raw = np.uint64(0)
-    for k in range(size):
-        raw |= np.uint64(buffer[at + k]) << np.uint64(8 * k)
+    for k in range(_FOUR):
+        raw |= np.uint64(buffer[at + k]) << (np.uint64(8) * np.uint64(k))
     return raw
 
 
 @numba.njit(cache=True)
+def _is_ascii(buffer, at, end):
+    """Say whether no byte has its high bit, eight at a time; eight bytes lie before `end`."""
+    while end - at >= _EIGHT:
+        if word(buffer, at) & _HIGH_BITS != np.uint64(0):
+            return False
+        at += _EIGHT
+    if at == end:
+        return True
+    beside = np.uint64(8) * (_EIGHT - (end - at))
+    return (word(buffer, end - _EIGHT) >> beside) & _HIGH_BITS == np.uint64(0)
+
+
+@numba.njit(cache=True)
 def is_utf8(buffer, at, end):
-    """Say whether the bytes are well-formed UTF-8 (Unicode 15, table 3-7)."""
-    every = np.uint8(0)
-    for k in range(at, end):  # without a branch, so that it runs on whole registers
-        every |= buffer[k]
-    if every < 0x80:
+    """Say whether the bytes, behind a header, are well-formed UTF-8 (Unicode 15, table 3-7)."""
+    if _is_ascii(buffer, at, end):
         return True
     while at < end:
         lead = buffer[at]
-        at += 1
+        at += _ONE
         if lead < 0x80:
             continue
         low, high = 0x80, 0xBF
         if 0xC2 <= lead <= 0xDF:
-            more = 1
+            more = np.uintp(1)
         elif 0xE0 <= lead <= 0xEF:
-            more = 2
+            more = np.uintp(2)
             low = 0xA0 if lead == 0xE0 else low
             high = 0x9F if lead == 0xED else high
         elif 0xF0 <= lead <= 0xF4:
-            more = 3
+            more = np.uintp(3)
             low = 0x90 if lead == 0xF0 else low
             high = 0x8F if lead == 0xF4 else high
         else:
             return False
         if end - at < more or buffer[at] < low or buffer[at] > high:
             return False
-        for k in range(1, more):
+        for k in range(_ONE, more):
             if buffer[at + k] < 0x80 or buffer[at + k] > 0xBF:
                 return False
         at += more
@@ -117,9 +134,9 @@ def is_utf8(buffer, at, end):
 @numba.njit(cache=True)
 def _schema_of(buffer, at, end, fingerprints):
     """Return the position of the record's schema in the allow-list, or minus its status."""
-    if end - at < HEADER_BYTES or buffer[at] != 0xC3 or buffer[at + 1] != 0x01:
+    if end - at < _HEADER_BYTES or buffer[at] != 0xC3 or buffer[at + _ONE] != 0x01:
         return -FRAMING
-    found = np.int64(_little_endian(buffer, at + 2, 8))
+    found = np.int64(word(buffer, at + np.uintp(2)))
     for k in range(fingerprints.shape[0]):
         if fingerprints[k] == found:
             return k
@@ -134,24 +151,25 @@ def decode(
     """
     Decode record i from buffer[bounds[i]:bounds[i+1]] into column i of each slot it projects.
 
-    buffer uint8[bytes], bounds int64[n + 1], fingerprints and entries int64[schemas], program
-    int64[instructions, 4], translation int64; longs, starts and lengths int64[slots, n], doubles
-    float64[slots, n], statuses int8[n]. A status other than GOOD on entry leaves the record alone.
+    buffer uint8[bytes], bounds int64[n + 1], fingerprints int64[schemas], entries uintp[schemas],
+    program int64[instructions, 4], translation int64; longs, starts and lengths int64[slots, n],
+    doubles float64[slots, n], statuses int8[n]. A status other than GOOD on entry leaves the
+    record alone.
     """
-    loop_at = np.empty(MAX_DEPTH, np.int64)
+    loop_at = np.empty(MAX_DEPTH, np.uintp)
     items = np.empty(MAX_DEPTH, np.int64)
     for i in range(bounds.shape[0] - 1):
         if statuses[i] != GOOD:
             continue
-        at, end = bounds[i], bounds[i + 1]
-        if end - at > max_bytes:
+        at, end = np.uintp(bounds[i]), np.uintp(bounds[i + 1])
+        if bounds[i + 1] - bounds[i] > max_bytes:
             statuses[i] = OVERSIZE
             continue
         schema = _schema_of(buffer, at, end, fingerprints)
         if schema < 0:
             statuses[i] = -schema
             continue
-        at += HEADER_BYTES
+        at += _HEADER_BYTES
         pc = entries[schema]
         depth = -1
         status = DECODE
@@ -160,98 +178,113 @@ def decode(
             operation, slot = program[pc, 0], program[pc, 1]
             if operation == LONG:
                 value, at = _varint(buffer, at, end)
-                if at < 0:
+                if at == FAILED:
                     break
                 if slot >= 0:
                     if program[pc, 2] == 1:
                         doubles[slot, i] = value
                     else:
                         longs[slot, i] = value
-                pc += 1
+                pc += _ONE
             elif operation == STRING or operation == BYTES:
                 value, at = _varint(buffer, at, end)
-                if at < 0 or value < 0 or value > end - at:
+                length = np.uintp(value)
+                if at == FAILED or value < 0 or length > end - at:
                     break
-                if operation == STRING and not is_utf8(buffer, at, at + value):
+                if operation == STRING and not is_utf8(buffer, at, at + length):
                     break
                 if slot >= 0:
                     starts[slot, i] = at
                     lengths[slot, i] = value
-                at += value
-                pc += 1
+                at += length
+                pc += _ONE
+            elif operation == OPTIONAL_STRING:
+                value, at = _varint(buffer, at, end)
+                if at == FAILED or value < 0 or value > 1:
+                    break
+                if value == 1:
+                    value, at = _varint(buffer, at, end)
+                    length = np.uintp(value)
+                    if at == FAILED or value < 0 or length > end - at:
+                        break
+                    if not is_utf8(buffer, at, at + length):
+                        break
+                    at += length
+                pc += _ONE
             elif operation == UNION:
                 value, at = _varint(buffer, at, end)
-                if at < 0 or value < 0 or value >= program[pc, 2]:
+                if at == FAILED or value < 0 or value >= program[pc, 2]:
                     break
-                pc = program[pc + 1 + value, 2]
+                pc = np.uintp(program[pc + _ONE + np.uintp(value), 2])
             elif operation == JUMP:
-                pc = program[pc, 2]
+                pc = np.uintp(program[pc, 2])
             elif operation == NULL:
-                pc += 1
+                pc += _ONE
             elif operation == ENUM:
                 value, at = _varint(buffer, at, end)
-                if at < 0 or value < 0 or value >= program[pc, 2]:
+                if at == FAILED or value < 0 or value >= program[pc, 2]:
                     break
                 if slot >= 0:
                     symbol = translation[program[pc, 3] + value]
                     if symbol < 0:
                         break
                     longs[slot, i] = symbol
-                pc += 1
+                pc += _ONE
             elif operation == BOOLEAN:
                 if at >= end:
                     break
                 if slot >= 0:
                     longs[slot, i] = buffer[at] != 0
-                at += 1
-                pc += 1
+                at += _ONE
+                pc += _ONE
             elif operation == DOUBLE:
-                if end - at < 8:
+                if end - at < _EIGHT:
                     break
-                wide = np.uint64(_little_endian(buffer, at, 8)).view(np.float64)
+                wide = np.uint64(word(buffer, at)).view(np.float64)
                 finite = finite and np.isfinite(wide)
                 if slot >= 0:
                     doubles[slot, i] = wide
-                at += 8
-                pc += 1
+                at += _EIGHT
+                pc += _ONE
             elif operation == FLOAT:
-                if end - at < 4:
+                if end - at < _FOUR:
                     break
-                narrow = np.uint32(_little_endian(buffer, at, 4)).view(np.float32)
+                narrow = np.uint32(_four_bytes(buffer, at)).view(np.float32)
                 finite = finite and np.isfinite(narrow)
                 if slot >= 0:
                     doubles[slot, i] = narrow
-                at += 4
-                pc += 1
+                at += _FOUR
+                pc += _ONE
             elif operation == FIXED:
-                if end - at < program[pc, 2]:
+                length = np.uintp(program[pc, 2])
+                if end - at < length:
                     break
                 if slot >= 0:
                     starts[slot, i] = at
-                    lengths[slot, i] = program[pc, 2]
-                at += program[pc, 2]
-                pc += 1
+                    lengths[slot, i] = length
+                at += length
+                pc += _ONE
             elif operation == LOOP:
                 value, at = _varint(buffer, at, end)
-                if at < 0:
+                if at == FAILED:
                     break
                 if value < 0:  # a block that states its size in bytes, so that readers may skip it
                     value = -value
                     size, at = _varint(buffer, at, end)
-                    if at < 0 or value < 0 or size < 0:
+                    if at == FAILED or value < 0 or size < 0:
                         break
                 if value == 0:
-                    pc = program[pc, 2]
+                    pc = np.uintp(program[pc, 2])
                 else:
                     depth += 1
                     loop_at[depth] = pc
                     items[depth] = value
-                    pc += 1
+                    pc += _ONE
             elif operation == NEXT_ITEM:
                 items[depth] -= 1
                 pc = loop_at[depth]
                 if items[depth] > 0:
-                    pc += 1
+                    pc += _ONE
                 else:
                     depth -= 1
             elif operation == STOP:

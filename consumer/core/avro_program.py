@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import fastavro
 import numpy as np
+from numpy.typing import NDArray
 
 import schemas
 from consumer.core import avro_kernel as op
@@ -54,9 +55,9 @@ class Column:
     default: float | None = None
     symbols: tuple[str, ...] = ()
 
-    def covers(self, path: str) -> bool:
-        """Say whether the column lies at this path or below it."""
-        return self.path == path or self.path.startswith(f"{path}.")
+    def covers(self, path: str | None) -> bool:
+        """Say whether the column lies at this path or below it; None is nowhere."""
+        return path is not None and (self.path == path or self.path.startswith(f"{path}."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Program:
     """Allowed schemas, compiled: instructions int64[m, 4], and an entry point per fingerprint."""
 
     fingerprints: Longs
-    entries: Longs
+    entries: NDArray[np.uintp]
     instructions: Longs
     translation: Longs
 
@@ -83,7 +84,7 @@ def compile_schemas(writers: Iterable[schemas.Schema], columns: Sequence[Column]
         entries.append(compiler.add(writer))
     return Program(
         np.array(fingerprints, np.int64),
-        np.array(entries, np.int64),
+        np.array(entries, np.uintp),
         np.array(compiler.program, np.int64).reshape(-1, 4),
         np.array(compiler.translation or [0], np.int64),
     )
@@ -144,7 +145,7 @@ class _Compiler:
         elif schema in self.named:
             self.complex(self.named[schema], path)
         elif schema == "null":
-            self.null(path)
+            self.emit(op.NULL)
         else:
             slot = self.slot(schema, path)
             as_double = path is not None and slot >= 0 and self.by_path[path].kind == "double"
@@ -178,13 +179,6 @@ class _Compiler:
         self.found.add(column.path)
         return self.slots[column.path]
 
-    def null(self, path: str | None) -> None:
-        """Null in a column without a default refuses the record."""
-        needed = path is not None and any(
-            column.default is None and column.covers(path) for column in self.columns
-        )
-        self.emit(op.REFUSE if needed else op.NULL)
-
     def record(self, schema: Any, path: str | None) -> None:
         name = schema["name"]
         if name in self.being_compiled:
@@ -207,13 +201,16 @@ class _Compiler:
         self.emit(op.ENUM, slot, len(symbols), start)
 
     def union(self, branches: Sequence[Any], path: str | None) -> None:
+        if branches == ["null", "string"] and path not in self.by_path:
+            self.emit(op.OPTIONAL_STRING)
+            return
         self.emit(op.UNION, third=len(branches))
         table = [self.emit(op.JUMP) for _ in branches]
         to_the_end = []
         for jump, branch in zip(table, branches, strict=True):
             start = len(self.program)
             self.program[jump][2] = start
-            self.compile(branch, path)
+            self.branch(branch, path)
             if self.program[start:] == [[op.NULL, -1, 0, 0]]:
                 self.program.pop()
                 to_the_end.append(jump)
@@ -222,15 +219,28 @@ class _Compiler:
         for jump in to_the_end:
             self.program[jump][2] = len(self.program)
 
+    def branch(self, schema: Any, path: str | None) -> None:
+        """Compile a union's branch; one that lacks a column without a default refuses records."""
+        start = len(self.program)
+        outside, self.found = self.found, set()
+        self.compile(schema, path)
+        needed = {c.path for c in self.columns if c.default is None and c.covers(path)}
+        if needed <= self.found:
+            self.found |= outside
+        else:
+            self.found = outside
+            del self.program[start:]
+            self.emit(op.REFUSE)
+
     def blocks(self, item: Sequence[Any]) -> None:
-        if len(item) == 1 and self.may_be_empty(item[0]):
-            raise ConfigError("an array has items of no bytes: five bytes could claim millions")
         self.loops += 1
         if self.loops > op.MAX_DEPTH:
             raise ConfigError(f"a schema nests more than {op.MAX_DEPTH} arrays and maps")
         loop = self.emit(op.LOOP)
         for part in item:
             self.compile(part, None)
+        if len(item) == 1 and self.may_be_empty(item[0]):
+            raise ConfigError("an array has items of no bytes: five bytes could claim millions")
         self.emit(op.NEXT_ITEM)
         self.program[loop][2] = len(self.program)
         self.loops -= 1
@@ -240,7 +250,7 @@ class _Compiler:
         match schema:
             case "null" | {"type": "null"} | {"type": "fixed", "size": 0}:
                 return True
-            case {"type": "record", "fields": parts}:
+            case {"type": "record" | "error", "fields": parts}:
                 return all(self.may_be_empty(part["type"]) for part in parts)
             case str() if schema in self.named:
                 return self.may_be_empty(self.named[schema])

@@ -1,6 +1,5 @@
 """What the steps hand to each other: columns of the events of one batch."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntFlag
 from typing import Self
@@ -76,17 +75,48 @@ class Rows:
     cold: Bools
 
 
+_REASON = np.dtype(
+    [("length", "u1"), ("code", "S3"), ("contribution", "<f4"), ("branch", "u1"), ("value", "<f8")]
+)
+"""A Reason in Avro binary: text of three bytes, a float, and a double behind a union's index."""
+
+
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """One group of features, and how much of the log-odds goes without what is unusual in it."""
+class Reasons:
+    """
+    Why k events were flagged: up to m groups of features each, strongest first.
 
-    code: str
-    contribution: float
-    value: float
+    `codes` S3[k, m]; `contributions` float64[k, m], the log-odds that go without what is unusual in
+    the group; `values` float32[k, m], the feature to show for it. Only the first `counts` int64[k]
+    of each line are reasons.
+    """
 
-    def as_dict(self) -> dict[str, str | float]:
-        """Return the reason as the schemas have it."""
-        return {"code": self.code, "contribution": self.contribution, "value": self.value}
+    codes: NDArray[np.bytes_]
+    contributions: NDArray[np.float64]
+    values: NDArray[np.float32]
+    counts: Longs
+
+    def encoded(self) -> list[bytes]:
+        """Return each event's reasons as an Avro array of the schemas' Reason."""
+        items = np.zeros(self.codes.shape, _REASON)
+        items["length"], items["branch"] = 6, 2  # zig-zag of 3, the code's length, and of 1
+        items["code"] = self.codes
+        items["contribution"] = self.contributions
+        items["value"] = self.values
+        data = items.tobytes()
+        line = max(1, self.codes.shape[1]) * _REASON.itemsize
+        return [
+            bytes([2 * count]) + data[start : start + count * _REASON.itemsize] + b"\0"
+            if count
+            else b"\0"
+            for start, count in zip(range(0, len(data), line), self.counts.tolist(), strict=True)
+        ]
+
+    def take(self, rows: NDArray[np.intp]) -> "Reasons":
+        """Return the reasons of these of the k events."""
+        return Reasons(
+            self.codes[rows], self.contributions[rows], self.values[rows], self.counts[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +124,15 @@ class Decisions:
     """
     The outcome of n events.
 
-    `scores` are 1 to 999; `decisions` number DECISIONS; `reasons` maps the row of each event that
-    reaches the review threshold to its reasons, strongest first.
+    `scores` are 1 to 999; `decisions` number DECISIONS. `flagged` intp[k] are the rows that reach
+    the review threshold, in log order, and `reasons` theirs.
     """
 
     probabilities: NDArray[np.float64]
     scores: Longs
     decisions: Longs
-    reasons: Mapping[int, Sequence[Reason]]
-
-    @property
-    def flagged(self) -> NDArray[np.intp]:
-        """Rows at or above the review threshold, in log order."""
-        return np.array(list(self.reasons), np.intp)
+    flagged: NDArray[np.intp]
+    reasons: Reasons
 
 
 class Degraded(IntFlag):

@@ -2,14 +2,14 @@
 Probabilities -> decisions by a policy, with the reasons of those that a person will ask about.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.core.batch import Decisions, Reason
+from consumer.core import decide_kernel
+from consumer.core.batch import Decisions, Reasons
 from consumer.core.feature_sets import FeatureSet
 from consumer.core.model import Model
 from consumer.core.symbols import DECISIONS
@@ -41,34 +41,31 @@ class Explainer:
 
     def __init__(self, feature_set: FeatureSet, medians: NDArray[np.float32]) -> None:
         """`medians` float32[features] are those of genuine payments, from the model's manifest."""
-        self._groups = list(feature_set.reasons.items())
-        self._headline = [
-            feature_set.names.index(feature_set.headlines[code]) for code, _ in self._groups
+        self._columns = list(feature_set.reasons.values())
+        self._codes = np.array(list(feature_set.reasons), "S3")
+        self._headlines = [
+            feature_set.names.index(feature_set.headlines[code]) for code in feature_set.reasons
         ]
         self._medians = medians
 
     def explain(
         self, rows: NDArray[np.float32], probabilities: NDArray[np.float64], model: Model
-    ) -> list[list[Reason]]:
-        """Return up to four reasons for each row, strongest first."""
-        if len(rows) == 0:
-            return []
-        ablated = np.repeat(rows[None], len(self._groups), axis=0)
-        for g, (_, columns) in enumerate(self._groups):
+    ) -> Reasons:
+        """Return up to four reasons for each of float32[k, features] rows."""
+        k, groups = len(rows), len(self._columns)
+        ablated = np.repeat(rows[None], groups, axis=0)
+        for g, columns in enumerate(self._columns):
             ablated[g][:, columns] = self._medians[columns]
-        without = model.score(ablated.reshape(-1, rows.shape[1])).reshape(len(self._groups), -1)
-        contributions = log_odds(probabilities) - log_odds(without)
-        return [self._strongest(contributions[:, i], rows[i]) for i in range(len(rows))]
-
-    def _strongest(
-        self, contributions: NDArray[np.float64], row: NDArray[np.float32]
-    ) -> list[Reason]:
-        order = np.argsort(-contributions, kind="stable")[:MOST_REASONS]
-        return [
-            Reason(self._groups[g][0], float(contributions[g]), float(row[self._headline[g]]))
-            for g in order
-            if contributions[g] > 0
-        ]
+        without = model.score(ablated.reshape(groups * k, -1)) if k else np.empty(0)
+        contributions = (log_odds(probabilities) - log_odds(without).reshape(groups, k)).T
+        order = np.argsort(-contributions, axis=1, kind="stable")[:, :MOST_REASONS]
+        strongest = np.take_along_axis(contributions, order, axis=1)
+        return Reasons(
+            self._codes[order],
+            strongest,
+            np.take_along_axis(rows[:, self._headlines], order, axis=1),
+            (strongest > 0).sum(axis=1),
+        )
 
 
 def decide(
@@ -85,12 +82,12 @@ def decide(
     for threshold in (policy.challenge, policy.review, policy.decline):
         decisions += probabilities >= threshold
     flagged = np.flatnonzero(probabilities >= policy.review)
-    reasons = explainer.explain(rows[flagged], probabilities[flagged], model)
     return Decisions(
         probabilities,
         (1 + np.floor(998 * probabilities)).astype(np.int64),
         decisions,
-        dict(zip(flagged.tolist(), reasons, strict=True)),
+        flagged,
+        explainer.explain(rows[flagged], probabilities[flagged], model),
     )
 
 
@@ -101,5 +98,6 @@ def log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     One number at a time: NumPy's logarithm may round the tail of an array in another way than its
     body, and a reason must not depend on the batch around it.
     """
-    p = np.clip(probabilities, _NEAREST_CERTAINTY, 1 - _NEAREST_CERTAINTY)
-    return np.array([math.log(odds) for odds in (p / (1 - p)).flat], np.float64).reshape(p.shape)
+    odds = np.empty(probabilities.shape, np.float64)
+    decide_kernel.log_odds(probabilities, _NEAREST_CERTAINTY, odds)
+    return odds

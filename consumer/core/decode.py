@@ -3,7 +3,7 @@ Records -> Events and what was refused: the only step that may refuse a record f
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -64,7 +64,9 @@ class PaymentDecoder:
         columns = self._avro.decode(records.values)
         text, statuses = columns.text, columns.statuses
         amounts = np.zeros(len(records), np.int64)
-        keys = [key or b"" for key in records.keys]
+        keys = cast(list[bytes], records.keys)
+        if None in keys:
+            keys = [key or b"" for key in keys]
         validate_kernel.validate(
             columns.long("event_time"), records.timestamps, self._furthest_ahead,
             columns.long("kind"), columns.long("amount_minor"), columns.long("currency_exponent"),

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-import fastavro
 import numpy as np
 
 import schemas
@@ -19,7 +18,7 @@ from consumer.core.avro_encoder import (
     TextColumn,
     encoded,
 )
-from consumer.core.batch import Decisions, Degraded, Events, LabelsKnown, Reason, Rows
+from consumer.core.batch import Decisions, Degraded, Events, LabelsKnown, Rows
 from consumer.core.manifest import ModelIdentity
 from consumer.records import Longs, Outputs
 
@@ -38,7 +37,6 @@ class PredictionEncoder:
         self._feature_count = identity.feature_count
         schema = schemas.load("prediction")
         types = {part["name"]: part["type"] for part in schema["fields"]}
-        self._reasons_schema = fastavro.parse_schema(types["reasons"])
         self._labels_schema = types["label_offsets"]
         self._no_reasons = encoded(types["reasons"], [])
         self._degraded = [encoded(types["degraded"], Degraded(k).names) for k in range(8)]
@@ -101,12 +99,13 @@ class PredictionEncoder:
             self._ready(decisions, degraded, labels),
         )
         values = self._encoder.encode(columns)
-        records = events.rows.tolist()
         if not events.live.all():
-            live = np.flatnonzero(events.live).tolist()
-            values = [values[i] for i in live]
-            records = [records[i] for i in live]
-        return Outputs(self._topic, [keys[record] for record in records], values)
+            live = np.flatnonzero(events.live)
+            values = [values[i] for i in live.tolist()]
+            events = events.take(live)
+        if len(events) < len(keys):  # else all records are events, in the same order
+            keys = [keys[record] for record in events.rows.tolist()]
+        return Outputs(self._topic, keys, values)
 
     def _ready(self, decisions: Decisions, degraded: Longs, labels: LabelsKnown) -> ReadyColumns:
         """Lay out the fields that come encoded; most records share the empty ones."""
@@ -114,15 +113,12 @@ class PredictionEncoder:
             self._no_reasons,
             encoded(self._labels_schema, labels.next_offsets),
             *self._degraded,
+            *decisions.reasons.encoded(),
         ]
-        pool += [self._reasons(reasons) for reasons in decisions.reasons.values()]
         lengths = np.array([len(data) for data in pool], np.int64)
         ends = np.cumsum(lengths)
         chosen = np.zeros((3, len(degraded)), np.int64)
-        chosen[_REASONS, list(decisions.reasons)] = np.arange(len(decisions.reasons)) + 10
+        chosen[_REASONS, decisions.flagged] = np.arange(len(decisions.flagged)) + 10
         chosen[_DEGRADED] = 2 + degraded
         chosen[_LABELS] = 1
         return ReadyColumns(b"".join(pool), (ends - lengths)[chosen], lengths[chosen])
-
-    def _reasons(self, reasons: Sequence[Reason]) -> bytes:
-        return encoded(self._reasons_schema, [reason.as_dict() for reason in reasons])

@@ -17,18 +17,22 @@ READY: Final = 5  # a span of bytes that come encoded
 
 LONGEST_LONG_BYTES: Final = 10
 
-_SEVEN = np.uint64(7)
+_ONE = np.uintp(1)
+_EIGHT = np.uintp(8)
+_SEVEN_BITS = np.uint64(0x7F)
+_MORE = np.uint64(0x80)
+_SHIFT = np.uint64(7)
 
 
 @numba.njit(cache=True)
 def _write_long(out, at, value):
     raw = np.uint64(value << 1) ^ np.uint64(value >> 63)
-    while raw >= 128:
-        out[at] = np.uint8(raw & np.uint64(0x7F)) | np.uint8(0x80)
-        raw >>= _SEVEN
-        at += 1
-    out[at] = np.uint8(raw)
-    return at + 1
+    while raw >= _MORE:
+        out[at] = raw & _SEVEN_BITS | _MORE
+        raw >>= _SHIFT
+        at += _ONE
+    out[at] = raw
+    return at + _ONE
 
 
 @numba.njit(cache=True)
@@ -46,12 +50,17 @@ def encode(
     """
     Write record i to out[bounds[i]:bounds[i + 1]]; the caller made `out` long enough for all.
 
-    program int64[steps, 3], pool uint8; longs int64[slots, n] and doubles float64[slots, n];
+    program uintp[steps, 3], pool uint8; longs int64[slots, n] and doubles float64[slots, n];
     buffer and ready uint8, each with starts and lengths int64[slots, n]; floats uint8[n, bytes].
+    Positions are unsigned: numba counts a signed index from the end when it is negative, and that
+    test makes copies several times slower.
     """
-    at = np.int64(0)
+    at = np.uintp(0)
     bounds[0] = 0
-    for i in range(bounds.shape[0] - 1):
+    width = np.uintp(floats.shape[1])
+    flat_floats = floats.ravel()
+    for record in range(bounds.shape[0] - 1):
+        i = np.uintp(record)
         for step in range(program.shape[0]):
             kind, slot = program[step, 0], program[step, 1]
             if kind == CONSTANT:
@@ -60,14 +69,16 @@ def encode(
                 at = _write_long(out, at, longs[slot, i])
             elif kind == TEXT:
                 at = _write_long(out, at, lengths[slot, i])
-                at = _copy(out, at, buffer, starts[slot, i], lengths[slot, i])
+                length = np.uintp(lengths[slot, i])
+                at = _copy(out, at, buffer, np.uintp(starts[slot, i]), length)
             elif kind == FLOATS:
-                at = _copy(out, at, floats[i], 0, floats.shape[1])
+                at = _copy(out, at, flat_floats, i * width, width)
             elif kind == DOUBLE:
                 raw = np.float64(doubles[slot, i]).view(np.uint64)
-                for k in range(8):
-                    out[at + k] = np.uint8(raw >> np.uint64(8 * k) & np.uint64(0xFF))
-                at += 8
+                for k in range(_EIGHT):
+                    out[at + k] = raw >> (np.uint64(k) * np.uint64(8)) & np.uint64(0xFF)
+                at += _EIGHT
             else:  # READY
-                at = _copy(out, at, ready, ready_starts[slot, i], ready_lengths[slot, i])
-        bounds[i + 1] = at
+                length = np.uintp(ready_lengths[slot, i])
+                at = _copy(out, at, ready, np.uintp(ready_starts[slot, i]), length)
+        bounds[i + _ONE] = at

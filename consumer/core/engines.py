@@ -2,6 +2,7 @@
 Engines behind the Model port, opened from the bytes of a model file that somebody has checked.
 """
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Final
 
@@ -32,13 +33,23 @@ def _refuse_foreign_onnx(data: bytes) -> None:
     """Refuse operators beyond ONNX's own, and weights outside the hashed file."""
     import onnx
 
-    model = onnx.load_from_string(data)
-    domains = {node.domain for node in model.graph.node}
-    if domains - _ONNX_DOMAINS:
-        raise ValueError(f"it uses operators of {sorted(domains - _ONNX_DOMAINS)}")
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    for message in _messages_in(onnx.load_from_string(data)):
+        if isinstance(message, onnx.NodeProto) and message.domain not in _ONNX_DOMAINS:
+            raise ValueError(f"it uses operators of {message.domain!r}")
+        if (
+            isinstance(message, onnx.TensorProto)
+            and message.data_location == onnx.TensorProto.EXTERNAL
+        ):
             raise ValueError("it keeps weights in another file")
+
+
+def _messages_in(message: Any) -> Iterator[Any]:
+    """Yield a protobuf message and all below it: branches, functions and constants have nodes."""
+    yield message
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for part in value if descriptor.is_repeated else [value]:
+                yield from _messages_in(part)
 
 
 def _quickscorer(data: bytes, feature_count: int) -> Model:

@@ -22,7 +22,8 @@ _LAST_HOUR_OF_NIGHT: Final = 6  # as in the Handbook's data; its prose says that
 HOUR: Final = DAY // 24
 RATIO_STEPS: Final = 20
 LARGEST_RATIO: Final = 12.5
-ENTERING: Final = (KINDS.index("AUTHORISATION"), KINDS.index("ADVICE"))
+_AUTHORISATION: Final = KINDS.index("AUTHORISATION")
+_ADVICE: Final = KINDS.index("ADVICE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ def grid(totals: Longs, counts: Longs | int = 1) -> Longs:
     that every machine agrees. The sign is left out: a refund is as large as its payment.
     """
     totals = np.abs(totals)
-    steps = totals // (counts * _STEP)
-    beyond = steps >= _FINE_STEPS
-    if beyond.any():
-        scaled = totals[:, None] >= np.reshape(counts, (-1, 1)) * _COARSE_EDGES
-        steps = np.where(beyond, _FINE_STEPS - 1 + scaled.sum(axis=1), steps)
+    steps: Longs = totals // (counts * _STEP)
+    beyond = np.flatnonzero(steps >= _FINE_STEPS)
+    if len(beyond):
+        edges = np.broadcast_to(counts, totals.shape)[beyond, None] * _COARSE_EDGES
+        steps[beyond] = _FINE_STEPS - 1 + (totals[beyond, None] >= edges).sum(axis=1)
     return steps
 
 
@@ -119,7 +120,8 @@ class FeatureStep:
 
     def measure(self, events: Events) -> tuple[Events, Rows]:
         """Add the events to the state; return those that need a score, with their rows."""
-        velocity = self._state.observe(events, np.isin(events.kinds, ENTERING))
+        enters = (events.kinds == _AUTHORISATION) | (events.kinds == _ADVICE)
+        velocity = self._state.observe(events, enters)
         needed = self._state.needs_score(events)
         if not needed.all():
             keep = np.flatnonzero(needed)

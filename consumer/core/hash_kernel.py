@@ -3,24 +3,12 @@
 import numba
 import numpy as np
 
+from consumer.core.bytes_kernel import word
+
 _SEEDS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
 _SHIFT = np.uint64(47)
-
-
-@numba.njit(cache=True)
-def _word(buffer, at):
-    """Eight bytes, little-endian; spelt out, so that the compiler makes one load of them."""
-    return (
-        np.uint64(buffer[at])
-        | np.uint64(buffer[at + 1]) << np.uint64(8)
-        | np.uint64(buffer[at + 2]) << np.uint64(16)
-        | np.uint64(buffer[at + 3]) << np.uint64(24)
-        | np.uint64(buffer[at + 4]) << np.uint64(32)
-        | np.uint64(buffer[at + 5]) << np.uint64(40)
-        | np.uint64(buffer[at + 6]) << np.uint64(48)
-        | np.uint64(buffer[at + 7]) << np.uint64(56)
-    )
+_WORD_BYTES = np.uintp(8)
 
 
 @numba.njit(cache=True)
@@ -45,19 +33,20 @@ def hash_ids(buffer, starts, lengths, hashes):
     MurmurHash64A (A. Appleby, public domain) under two seeds; its words are the same for both.
     """
     for i in range(starts.shape[0]):
-        at = starts[i]
-        end = at + lengths[i]
+        at = np.uintp(starts[i])
+        left = np.uintp(lengths[i])
         a = _SEEDS[0] ^ (np.uint64(lengths[i]) * _MULTIPLIER)
         b = _SEEDS[1] ^ (np.uint64(lengths[i]) * _MULTIPLIER)
-        while end - at >= 8:
-            k = _mixed(_word(buffer, at))
+        while left >= _WORD_BYTES:
+            k = _mixed(word(buffer, at))
             a = (a ^ k) * _MULTIPLIER
             b = (b ^ k) * _MULTIPLIER
-            at += 8
-        if at < end:
+            at += _WORD_BYTES
+            left -= _WORD_BYTES
+        if left > np.uintp(0):
             tail = np.uint64(0)
-            for j in range(end - at):
-                tail |= np.uint64(buffer[at + j]) << np.uint64(8 * j)
+            for j in range(left):
+                tail |= np.uint64(buffer[at + j]) << (np.uint64(8) * np.uint64(j))
             a = (a ^ tail) * _MULTIPLIER
             b = (b ^ tail) * _MULTIPLIER
         hashes[i, 0] = _finished(a)

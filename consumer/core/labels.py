@@ -1,6 +1,7 @@
 """What is known of frauds: a fold over the label topic, the same on every instance."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,13 +27,23 @@ LABEL_COLUMNS: Final = (
 _FIRST_ROWS: Final = 1_024
 
 
+@dataclass(frozen=True, slots=True)
+class _Fraud:
+    """Rows of a claim and of its terminal; `not_before` is when an earlier claim was revoked."""
+
+    row: int
+    terminal: int
+    not_before: int
+
+
 class TerminalFrauds:
     """
     The frauds reported at each terminal, by arrival: published_at + settle.
 
     A payment counts once however many labels call it a fraud: from the earliest of them, until a
-    label that is no fraud supersedes one of them. Nothing here is ever rolled back: a label only
-    counts for events from its arrival on, so knowing it early changes no score.
+    label that is no fraud supersedes one of them; labels after that may claim it anew. A label
+    delivered again says nothing new. Nothing here is ever rolled back: a label only counts for
+    events from its arrival on, so knowing it early changes no score.
     """
 
     def __init__(
@@ -46,8 +57,8 @@ class TerminalFrauds:
         self._frauds = np.empty((_FIRST_ROWS, 3), np.int64)
         self._terminal_count = 0
         self._fraud_count = 0
-        self._fraud_of_payment: dict[bytes, tuple[int, int]] = {}
-        self._payment_of_label: dict[bytes, bytes] = {}
+        self._fraud_of_payment: dict[bytes, _Fraud] = {}
+        self._fraud_of_label: dict[bytes, _Fraud] = {}
 
     @property
     def fraud_count(self) -> int:
@@ -57,12 +68,13 @@ class TerminalFrauds:
     @property
     def published_at(self) -> dict[bytes, int]:
         """
-        For each payment called a fraud, by transaction id, when its first label was published.
+        For each payment that stands as a fraud, by transaction id, when its first label was
+        published.
         """
-        arrivals = self._frauds[:, kernel.ARRIVAL]
         return {
-            payment: int(arrivals[fraud]) - self._settle
-            for payment, (_, fraud) in self._fraud_of_payment.items()
+            payment: int(self._frauds[fraud.row, kernel.ARRIVAL]) - self._settle
+            for payment, fraud in self._fraud_of_payment.items()
+            if self._frauds[fraud.row, kernel.REVOKED] == kernel.NEVER
         }
 
     def add(self, values: Sequence[bytes | None], timestamps: Sequence[int]) -> tuple[int, int]:
@@ -82,13 +94,16 @@ class TerminalFrauds:
             if columns.statuses[i] != Status.GOOD:
                 refused += columns.statuses[i] != Status.TOMBSTONE
                 continue
-            payment = text.bytes_of("transaction_id", i)
-            superseded = text.bytes_of("supersedes", i)
-            if is_fraud[i]:
-                self.report(payment, hashes[i], int(arrivals[i]) - self._settle)
-                self._payment_of_label[text.bytes_of("label_id", i)] = payment
-            elif superseded in self._payment_of_label:
-                self._revoke(self._payment_of_label[superseded], int(arrivals[i]))
+            label = text.bytes_of("label_id", i)
+            superseded = self._fraud_of_label.get(text.bytes_of("supersedes", i))
+            if is_fraud[i] and label not in self._fraud_of_label:
+                self._fraud_of_label[label] = self.report(
+                    text.bytes_of("transaction_id", i),
+                    hashes[i],
+                    int(arrivals[i]) - self._settle,
+                )
+            elif superseded is not None and not is_fraud[i]:
+                self._revoke(superseded, int(arrivals[i]))
         good = columns.statuses == Status.GOOD
         late = np.array(timestamps, np.int64) * 1_000 > arrivals
         return int((good & late).sum()), int(refused)
@@ -101,32 +116,37 @@ class TerminalFrauds:
         kernel.count(self._index, self._terminals, self._frauds, terminals, times, windows, counts)
         return counts
 
-    def report(self, payment: bytes, terminal_hash: Longs, published_at: int) -> None:
+    def report(self, payment: bytes, terminal_hash: Longs, published_at: int) -> _Fraud:
         """
         A label published at that time, microseconds, calls the payment at the terminal a fraud.
         """
         arrival = published_at + self._settle
         known = self._fraud_of_payment.get(payment)
-        if known is not None:
-            terminal, fraud = known
-            if self._frauds[fraud, kernel.REVOKED] == kernel.NEVER:
-                if arrival < self._frauds[fraud, kernel.ARRIVAL]:
-                    kernel.unlink(self._terminals, self._frauds, terminal, fraud)
-                    self._frauds[fraud, kernel.ARRIVAL] = arrival
-                    kernel.link(self._terminals, self._frauds, terminal, fraud)
-                return
-        terminal = self._row_of(terminal_hash)
+        revoked = kernel.NEVER if known is None else int(self._frauds[known.row, kernel.REVOKED])
+        if known is None or revoked != kernel.NEVER:
+            not_before = -kernel.NEVER if known is None else revoked
+            known = self._new_fraud(terminal_hash, max(arrival, not_before), not_before)
+            self._fraud_of_payment[payment] = known
+        elif arrival < self._frauds[known.row, kernel.ARRIVAL]:
+            self._move(known, max(arrival, known.not_before))
+        return known
+
+    def _new_fraud(self, terminal_hash: Longs, arrival: int, not_before: int) -> _Fraud:
         if self._fraud_count == len(self._frauds):
             self._frauds = np.concatenate([self._frauds, np.empty_like(self._frauds)])
-        fraud = self._fraud_count
+        fraud = _Fraud(self._fraud_count, self._row_of(terminal_hash), not_before)
         self._fraud_count += 1
-        self._frauds[fraud] = (arrival, kernel.NEVER, kernel.NONE)
-        kernel.link(self._terminals, self._frauds, terminal, fraud)
-        self._fraud_of_payment[payment] = (terminal, fraud)
+        self._frauds[fraud.row] = (arrival, kernel.NEVER, kernel.NONE)
+        kernel.link(self._terminals, self._frauds, fraud.terminal, fraud.row)
+        return fraud
 
-    def _revoke(self, payment: bytes, at: int) -> None:
-        _, fraud = self._fraud_of_payment[payment]
-        self._frauds[fraud, kernel.REVOKED] = min(at, int(self._frauds[fraud, kernel.REVOKED]))
+    def _move(self, fraud: _Fraud, arrival: int) -> None:
+        kernel.unlink(self._terminals, self._frauds, fraud.terminal, fraud.row)
+        self._frauds[fraud.row, kernel.ARRIVAL] = arrival
+        kernel.link(self._terminals, self._frauds, fraud.terminal, fraud.row)
+
+    def _revoke(self, fraud: _Fraud, at: int) -> None:
+        self._frauds[fraud.row, kernel.REVOKED] = min(at, self._frauds[fraud.row, kernel.REVOKED])
 
     def _row_of(self, terminal_hash: Longs) -> int:
         a, b = int(terminal_hash[0]), int(terminal_hash[1])

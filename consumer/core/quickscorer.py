@@ -71,6 +71,12 @@ class QuickScorer:
         )
         for t, (tree, order) in enumerate(zip(trees, orders, strict=True)):
             self._mask_out(t, tree, order, per_feature)
+        self._whole_lines = np.stack(
+            [
+                line + np.searchsorted(thresholds, np.arange(quickscorer_kernel.WHOLE_NUMBERS))
+                for line, thresholds in zip(self._lines, per_feature, strict=True)
+            ]
+        )
         base = attributes.get("base_values") or [0.0]
         self._base = float(np.float32(base[0]))
         self._logistic = attributes["post_transform"] == b"LOGISTIC"
@@ -80,8 +86,8 @@ class QuickScorer:
         """Return float64[n], the probability of fraud of each row of float32[n, features]."""
         out = np.empty(len(rows), np.float64)
         quickscorer_kernel.score(
-            rows, self._thresholds, self._starts, self._lines, self._masks, self._leaves,
-            self._base, self._logistic, self._alive, out,
+            rows, self._thresholds, self._starts, self._lines, self._whole_lines, self._masks,
+            self._leaves, self._base, self._logistic, self._alive, out,
         )  # fmt: skip
         return out
 

@@ -21,7 +21,7 @@ class Plan:
     start: int
     live_from: int
     score_from: int = ALWAYS
-    cold_until: int = ALWAYS
+    cold_until: int | None = ALWAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ def plan_restore(
     the start is found by bisection, one grace further back than the windows need.
     """
     live_from = low if committed is None else max(low, committed)
-    first_time = latest_time(low) if low > 0 else None
-    cold_until = ALWAYS if first_time is None else first_time + reach.longest_window
-    if live_from == low:
-        return Plan(low, low, cold_until=cold_until)
-    last = max(low, live_from - SAMPLE)
+    cold_until: int | None = ALWAYS
+    if low > 0:  # retention took what was before, or it never was
+        first_time = latest_time(low)
+        cold_until = None if first_time is None else first_time + reach.longest_window
+    last = live_from - SAMPLE
+    if last <= low:  # too few to sample without those behind, and soon replayed
+        return Plan(low, live_from, cold_until=cold_until)
     watermark = latest_time(last)
     if watermark is None:
         return Plan(low, live_from, cold_until=cold_until)

@@ -30,7 +30,7 @@ class Velocity:
 class _Partition:
     windows: CardWindows
     score_from: int
-    cold_until: int
+    cold_until: int | None
 
 
 class VelocityState:
@@ -53,12 +53,15 @@ class VelocityState:
         """How late a payment may be and still enter the windows, microseconds."""
         return self._grace
 
-    def begin(self, partition: int, *, score_from: int = ALWAYS, cold_until: int = ALWAYS) -> None:
+    def begin(
+        self, partition: int, *, score_from: int = ALWAYS, cold_until: int | None = ALWAYS
+    ) -> None:
         """
         Start a partition with empty windows.
 
         Replayed events before `score_from` (event time, microseconds) need no score, since they
-        can raise no alert that still counts; events before `cold_until` miss history.
+        can raise no alert that still counts; events before `cold_until` miss history. None: all do
+        until the longest window after the first of them.
         """
         windows = CardWindows(self._windows, self._grace, self._alert_window)
         self._partitions[partition] = _Partition(windows, score_from, cold_until)
@@ -86,6 +89,8 @@ class VelocityState:
                 rows, events.cards, events.times, events.amounts, enters,
                 velocity.counts, velocity.sums, velocity.late,
             )  # fmt: skip
+            if state.cold_until is None:
+                state.cold_until = int(events.times[rows[0]]) + self.longest_window
             velocity.cold[rows] = events.times[rows] < state.cold_until
         return velocity
 
@@ -100,12 +105,12 @@ class VelocityState:
             needed[rows] |= events.times[rows] >= self._partitions[partition].score_from
         return needed
 
-    def open_alerts(self, events: Events) -> Bools:
+    def open_alerts(self, events: Events, late: Bools) -> Bools:
         """Say which of these flagged events are the first of their card in an alert window."""
         opened = np.zeros(len(events), np.bool_)
         for partition, rows in by_partition(events.partitions):
             windows = self._partitions[partition].windows
-            opened[rows] = windows.open_alerts(events.cards[rows], events.times[rows])
+            opened[rows] = windows.open_alerts(events.cards[rows], events.times[rows], late[rows])
         return opened
 
     def settle(self) -> None:

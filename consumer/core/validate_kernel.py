@@ -13,11 +13,10 @@ FUTURE: Final = 11
 RANGE: Final = 12
 CARD_NUMBER: Final = 13
 
-EARLIEST: Final = (
-    946_684_800_000_000  # 2000-01-01: before it, milliseconds were sent as microseconds
-)
+EARLIEST: Final = 946_684_800_000_000  # 2000-01-01; earlier ones were sent as milliseconds
 LATEST: Final = 4_102_444_800_000_000  # 2100-01-01
 LARGEST_AMOUNT_MINOR: Final = 10**14
+LARGEST_AMOUNT: Final = 10**16  # ten-thousandths; 64 bits hold the sum of 900 such payments
 LARGEST_EXPONENT: Final = 4  # ISO 4217 has 0 to 4
 LONGEST_ID_BYTES: Final = 256
 UUID_BYTES: Final = 36
@@ -32,14 +31,14 @@ REFUND: Final = 4
 def _is_uuid(buffer, start, length):
     if length != UUID_BYTES:
         return False
+    at = np.uintp(start)
+    good = True
     for k in range(UUID_BYTES):
-        c = buffer[start + k]
-        if k == 8 or k == 13 or k == 18 or k == 23:
-            if c != 45:
-                return False
-        elif not (48 <= c <= 57 or 97 <= c <= 102 or 65 <= c <= 70):
-            return False
-    return True
+        c = buffer[at + np.uintp(k)]
+        hyphen = k == 8 or k == 13 or k == 18 or k == 23
+        lower = c | 0x20  # 'A' to 'F' as well
+        good &= (c == 45) if hyphen else (48 <= c <= 57 or 97 <= lower <= 102)
+    return good
 
 
 @numba.njit(cache=True)
@@ -50,7 +49,7 @@ def _is_card_number(buffer, start, length):
     digits = np.int64(0)
     total = np.int64(0)
     for k in range(length - 1, -1, -1):
-        c = buffer[start + k]
+        c = buffer[np.uintp(start + k)]
         if c == 32 or c == 45:
             continue
         if c < 48 or c > 57:
@@ -67,8 +66,9 @@ def _is_card_number(buffer, start, length):
 def _same(a, a_start, a_length, b, b_start, b_length):
     if a_length != b_length:
         return False
-    for k in range(a_length):
-        if a[a_start + k] != b[b_start + k]:
+    at, other = np.uintp(a_start), np.uintp(b_start)
+    for k in range(np.uintp(a_length)):
+        if a[at + k] != b[other + k]:
             return False
     return True
 
@@ -106,7 +106,8 @@ def validate(
         statuses[i] = TIME
         if times[i] < EARLIEST or times[i] > LATEST:
             continue
-        if timestamps[i] >= 0 and times[i] > timestamps[i] * 1000 + furthest_ahead:
+        timestamp = min(timestamps[i], LATEST // 1000) * 1000
+        if timestamp >= 0 and times[i] > timestamp + furthest_ahead:
             statuses[i] = FUTURE
             continue
         statuses[i] = RANGE
@@ -123,5 +124,7 @@ def validate(
             continue
         for _ in range(LARGEST_EXPONENT - exponent):
             amount *= 10
+        if amount < -LARGEST_AMOUNT or amount > LARGEST_AMOUNT:
+            continue
         amounts[i] = amount
         statuses[i] = GOOD

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 import schemas
+from consumer.core.alerts import AlertEncoder
 from consumer.core.avro_encoder import encoded
 from consumer.core.batch import LabelsKnown
 from consumer.core.decide import Explainer, Policy, decide
@@ -27,7 +28,7 @@ _ID: Final = str(uuid.UUID(int=0))
 
 def warm_up(
     decoder: PaymentDecoder, feature_set: FeatureSet, model: Model, explainer: Explainer,
-    predictions: PredictionEncoder,
+    predictions: PredictionEncoder, alerts: AlertEncoder,
 ) -> None:  # fmt: skip
     """Carry one made-up payment through every step, over a state that is then thrown away."""
     frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
@@ -51,7 +52,7 @@ def warm_up(
     probabilities = score(rows.values, model)
     policy = Policy("", challenge=0, review=0, decline=0)
     decisions = decide(rows.values, probabilities, policy, explainer, model)
-    state.open_alerts(events)
+    alerts.raise_alerts(events, rows, decisions, state)
     predictions.encode(events, rows, decisions, LabelsKnown((0,), stale=False), records.keys, 0)
     state.roll_back()
 

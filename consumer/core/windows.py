@@ -78,12 +78,14 @@ class CardWindows:
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 
-    def open_alerts(self, cards: Longs, times: Longs) -> Bools:
+    def open_alerts(self, cards: Longs, times: Longs, late: Bools) -> Bools:
         """
         Say which of these payments, in log order, raise an alert: the first of a card in a window.
 
         Windows are aligned to multiples of their length since 1970, so that a replay which starts
-        later finds the same ones. cards int64[k, 2], times int64[k].
+        later finds the same ones. A late payment always raises one, with the id of the first: idle
+        cards are dropped, so nobody can tell any more. cards int64[k, 2], times int64[k], late
+        bool[k].
         """
         opened = np.zeros(len(times), np.bool_)
         self._make_room_for_cards(len(times))
@@ -91,7 +93,7 @@ class CardWindows:
         while done < len(times):
             done, self._logged = kernel.open_alerts(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
-                done, cards, times // self._alert_window, opened,
+                done, cards, times // self._alert_window, late, opened,
             )  # fmt: skip
             self._grow_what_is_full(len(times) - done)
         return opened

@@ -48,7 +48,7 @@ TIME: Final = 1
 BEFORE: Final = 1 + ENTRIES
 BLOCK_WORDS: Final = 1 + 2 * ENTRIES
 
-ALERTS_KEPT: Final = 62
+ALERTS_KEPT: Final = 62  # windows that a card remembers its alerts of
 ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
 
 NONE: Final = -1
@@ -287,16 +287,19 @@ def observe(
 
 
 @numba.njit(cache=True, nogil=True)
-def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbers, opened):
+def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbers, late, opened):
     """
     Say for each flagged payment, in log order, whether its card has no alert in its window yet.
 
-    hashes int64[k, 2]; numbers int64[k] are the windows' numbers, time // length; opened bool[k]
-    is filled. Begins, stops and returns as `observe` does.
+    hashes int64[k, 2]; numbers int64[k] are the windows' numbers, time // length; late bool[k];
+    opened bool[k] is filled. Begins, stops and returns as `observe` does.
     """
     for k in range(begin, numbers.shape[0]):
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
             return k, logged
+        if late[k]:
+            opened[k] = True
+            continue
         slot = _slot_of(index, cards, hashes[k, 0], hashes[k, 1])
         if index[slot] == NONE:
             logged = _begin_card(

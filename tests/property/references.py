@@ -1,0 +1,105 @@
+"""
+What state must hold, in plain Python: slow, obvious, and written from the rules alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+NEVER = -(2**62)
+
+
+@dataclass
+class ReferenceWindows:
+    """
+    Each card's payments, all of them, in a list; every question is answered by walking it.
+
+    Alerts are a set of (card, window); one that is asked for after the grace is always opened and
+    never kept, since no state has to reach back that far.
+    """
+
+    windows: Sequence[int]
+    grace: int
+    alert_window: int = 100
+    watermark: int = NEVER
+    payments: dict[Hashable, list[tuple[int, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    alerts: set[tuple[Hashable, int]] = field(default_factory=set)
+
+    def observe(
+        self, card: Hashable, time: int, amount: int, *, enters: bool = True
+    ) -> tuple[list[int], list[int], bool]:
+        """Return counts and sums of each window, this payment included, and whether it is late."""
+        is_late = time < self.watermark - self.grace
+        self.watermark = max(self.watermark, time)
+        gone = self.watermark - max(self.windows) - self.grace
+        counts, sums = [], []
+        for window in sorted(self.windows):
+            inside = [a for t, a in self.payments[card] if max(time - window, gone) < t <= time]
+            counts.append(len(inside) + 1)
+            sums.append(sum(inside) + amount)
+        if enters and not is_late:
+            self.payments[card].append((time, amount))
+        return counts, sums, is_late
+
+    def opens_alert(self, card: Hashable, time: int) -> bool:
+        """Say whether this is the first flagged payment of its card in its window."""
+        alert = (card, time // self.alert_window)
+        if alert in self.alerts:
+            return False
+        self.alerts.add(alert)
+        return True
+
+
+@dataclass
+class _Span:
+    """From when until when a payment counts as a fraud, and at which terminal."""
+
+    terminal: str
+    start: int
+    end: int = -NEVER
+
+
+@dataclass
+class ReferenceFrauds:
+    """
+    Each payment's spans as a fraud, in a list; every question is answered by walking all of them.
+
+    A claim opens a span, or moves the start of the one that is open; a label of another verdict
+    ends the span of the label that it supersedes. Spans of a payment do not overlap, and a label
+    that was seen before says nothing.
+    """
+
+    settle: int
+    spans: dict[str, list[_Span]] = field(default_factory=lambda: defaultdict(list))
+    span_of_label: dict[str, _Span] = field(default_factory=dict)
+
+    def add(
+        self, label: str, payment: str, terminal: str, verdict: str, supersedes: str, published: int
+    ) -> None:
+        """Fold in a label, in log order."""
+        arrival = published + self.settle
+        if verdict != "FRAUD":
+            if supersedes in self.span_of_label:
+                span = self.span_of_label[supersedes]
+                span.end = min(span.end, arrival)
+            return
+        if label in self.span_of_label:
+            return
+        spans = self.spans[payment]
+        if not spans or spans[-1].end < -NEVER:
+            spans.append(_Span(terminal, arrival))
+        span = spans[-1]
+        span.start = min(span.start, arrival)
+        if len(spans) > 1:
+            span.start = max(span.start, spans[-2].end)
+        self.span_of_label[label] = span
+
+    def count(self, terminal: str, time: int, window: int) -> int:
+        """Count the payments that stand as frauds at the time, and have since within the window."""
+        return sum(
+            span.terminal == terminal and time - window < span.start <= time < span.end
+            for spans in self.spans.values()
+            for span in spans
+        )

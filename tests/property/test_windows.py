@@ -1,0 +1,197 @@
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core import windows_kernel as kernel
+from consumer.core.windows import CardWindows
+from tests.property.references import ReferenceWindows
+
+WINDOWS = (10, 60, 300)
+GRACE = 40
+ALERT_WINDOW = 50
+LARGE = 10**15
+IN_TIME = np.zeros(100, np.bool_)
+
+steps = st.one_of(st.integers(-60, 30), st.integers(0, 3), st.sampled_from([0, 100, 400, -400]))
+amounts = st.one_of(st.integers(-1_000, 1_000), st.sampled_from([LARGE, -LARGE]))
+few_cards = st.integers(0, 2)
+
+
+@st.composite
+def payments(draw, max_size=120):
+    """Return (card, time, amount, enters), in the order of a log whose time mostly goes forward."""
+    log, now = [], 10_000
+    for step, card, amount, leaves_out in draw(
+        st.lists(
+            st.tuples(steps, few_cards, amounts, st.integers(0, 9)), min_size=1, max_size=max_size
+        )
+    ):
+        now = max(now, now + step)
+        log.append((card, now + min(step, 0), amount, leaves_out > 0))
+    return log
+
+
+@st.composite
+def cut(draw, log):
+    """Return the log in batches."""
+    bounds = draw(st.lists(st.integers(0, len(log)), max_size=6).map(sorted))
+    return [log[a:b] for a, b in zip([0, *bounds], [*bounds, len(log)], strict=True)]
+
+
+def fresh(windows=WINDOWS, grace=GRACE):
+    return CardWindows(windows, grace, ALERT_WINDOW)
+
+
+def hashes_of(cards):
+    """Return hashes that share their places in the index, so that it has to probe."""
+    cards = np.array(cards, np.int64)
+    return np.stack([cards // 2, cards], axis=1)
+
+
+def observe(state, batch):
+    """Return (counts, sums, late) of each payment of the batch."""
+    n = len(batch)
+    if n == 0:
+        return []
+    cards, times, amounts_, enters = zip(*batch, strict=True)
+    counts, sums = np.empty((n, len(WINDOWS)), np.int64), np.empty((n, len(WINDOWS)), np.int64)
+    late = np.empty(n, np.bool_)
+    state.observe(
+        np.arange(n), hashes_of(cards), np.array(times, np.int64), np.array(amounts_, np.int64),
+        np.array(enters, np.bool_), counts, sums, late,
+    )  # fmt: skip
+    return list(zip(counts.tolist(), sums.tolist(), late.tolist(), strict=True))
+
+
+def expected(log):
+    reference = ReferenceWindows(WINDOWS, GRACE)
+    return [
+        reference.observe(card, time, amount, enters=enters) for card, time, amount, enters in log
+    ]
+
+
+def words(state):
+    """Return every word of the state that means something: of blocks, those on a chain."""
+    cards = state._cards[: state.card_count * kernel.CARD_WORDS].reshape(-1, kernel.CARD_WORDS)
+    blocks = state._blocks.reshape(-1, kernel.BLOCK_WORDS)
+    held = []
+    for card in cards:
+        block, fill = card[kernel.NEWEST], card[kernel.FILL]
+        while block != kernel.NONE:
+            times, befores = blocks[block, kernel.TIME :], blocks[block, kernel.BEFORE :]
+            held.append((int(block), times[:fill].tolist(), befores[:fill].tolist()))
+            block, fill = blocks[block, kernel.OLDER], kernel.ENTRIES
+    free, block = [], state._header[kernel.FREE_BLOCK]
+    while block != kernel.NONE:
+        free.append(int(block))
+        block = blocks[block, kernel.OLDER]
+    return state._header.tobytes(), cards.tobytes(), held, free
+
+
+@given(payments().flatmap(lambda log: st.tuples(st.just(log), cut(log))))
+def test_windows_hold_what_a_list_of_all_payments_says(case):
+    """Any order, ties, late ones, gaps, any sign; and wherever the log is cut into batches."""
+    log, batches = case
+    state = fresh()
+
+    found = []
+    for batch in batches:
+        found += observe(state, batch)
+        state.settle()
+
+    assert found == expected(log)
+
+
+@given(payments(), payments(max_size=60), payments(max_size=40), st.data())
+def test_a_roll_back_restores_every_word(before, lost, after, data):
+    """And what follows is as if the batch had never been."""
+    state, twin = fresh(), fresh()
+    for each in (state, twin):
+        observe(each, before)
+        each.settle()
+    saved = words(state)
+
+    for batch in data.draw(cut(lost)):
+        observe(state, batch)
+        flagged = data.draw(st.lists(st.sampled_from(lost), max_size=5))
+        if flagged:
+            cards, times = [p[0] for p in flagged], [p[1] for p in flagged]
+            state.open_alerts(hashes_of(cards), np.array(times, np.int64), IN_TIME[: len(cards)])
+    state.roll_back()
+
+    assert words(state) == saved
+    assert observe(state, after) == observe(twin, after)
+    assert words(state) == words(twin)
+
+
+@given(payments(), payments(max_size=40))
+def test_the_last_windows_and_grace_of_a_log_are_all_of_it(before, after):
+    """What is older than the longest window and the grace can be forgotten, unread."""
+    whole, part = fresh(), fresh()
+    observe(whole, before)
+    horizon = whole.watermark - WINDOWS[-1] - GRACE
+
+    observe(part, [payment for payment in before if payment[1] > horizon])
+
+    assert observe(part, after) == observe(whole, after)
+
+
+@given(st.lists(st.tuples(few_cards, st.integers(0, 60 * ALERT_WINDOW)), min_size=1, max_size=60))
+def test_one_alert_opens_for_each_card_and_window(flagged):
+    """The first of them in the log, in whatever order their times come."""
+    state, reference = fresh(), ReferenceWindows(WINDOWS, GRACE, ALERT_WINDOW)
+    cards, times = zip(*flagged, strict=True)
+
+    opened = state.open_alerts(hashes_of(cards), np.array(times, np.int64), IN_TIME[: len(cards)])
+
+    assert opened.tolist() == [reference.opens_alert(*each) for each in flagged]
+
+
+@given(st.integers(0, 2**32), st.integers(2_000, 6_000), st.sampled_from([50, 700, 5_000, 100_000]))
+def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
+    """Tables and index grow in the middle of batches, and idle cards go before they do."""
+    rng = np.random.default_rng(seed)
+    n = 9_000
+    times = np.sort(rng.integers(0, span, n)) + rng.integers(-GRACE, GRACE, n)
+    log = list(
+        zip(
+            rng.integers(0, cards, n).tolist(), times.tolist(),
+            rng.integers(-9, 1_000, n).tolist(), (rng.random(n) < 0.9).tolist(), strict=True,
+        )
+    )  # fmt: skip
+    bounds = [0, *sorted(rng.integers(0, n, 8).tolist()), n]
+    state = fresh()
+
+    found = []
+    for begin, end in pairwise(bounds):
+        observe(state, log[begin:end])
+        state.roll_back()
+        found += observe(state, log[begin:end])
+        state.settle()
+
+    assert found == expected(log)
+    assert state.card_count <= cards
+
+
+@given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 50))
+def test_busy_cards_are_measured_across_many_blocks(seed, burst, gap):
+    """Hundreds of payments of two cards: blocks fill, empty, and are used again."""
+    rng = np.random.default_rng(seed)
+    n = 600
+    gaps = np.where(np.arange(n) % burst == 0, gap * 10, rng.integers(0, 2, n))
+    times = 10_000 + np.cumsum(gaps) - rng.integers(0, GRACE, n) * (rng.random(n) < 0.2)
+    log = list(
+        zip(
+            rng.integers(0, 2, n).tolist(), times.tolist(),
+            rng.integers(-9, 100, n).tolist(), [True] * n, strict=True,
+        )
+    )  # fmt: skip
+    state = fresh()
+
+    found = observe(state, log)
+
+    assert found == expected(log)
+    if gap * 10 > WINDOWS[-1] + GRACE and burst < 30:
+        assert int(state._header[kernel.BLOCK_COUNT]) <= 20

@@ -1,0 +1,69 @@
+import pytest
+
+from consumer.core.feature_sets import ARRIVAL_1, DAY, FEATURE_SETS, REASONS
+from consumer.core.features import AGGREGATES
+
+every_set = pytest.mark.parametrize("feature_set", FEATURE_SETS.values(), ids=FEATURE_SETS)
+
+
+@every_set
+def test_features_are_declared_completely(feature_set):
+    """Each has a name of its own, an aggregate that exists, a reason in words, a unit and a doc."""
+    assert len(set(feature_set.names)) == len(feature_set.names)
+    for feature in feature_set.features:
+        assert feature.aggregate in AGGREGATES
+        assert feature.reason in REASONS
+        assert feature.unit
+        assert feature.doc.endswith(".")
+
+
+@every_set
+def test_windows_belong_to_history_and_only_to_history(feature_set):
+    """An event alone has no window; a card or a terminal has one."""
+    for feature in feature_set.features:
+        assert (feature.window == 0) is (feature.key == "event")
+        assert feature.window % DAY == 0
+    assert list(feature_set.windows) == sorted({f.window for f in feature_set.features} - {0})
+
+
+@every_set
+def test_each_reason_has_a_headline_among_its_own_features(feature_set):
+    """The value an analyst is shown explains the reason it stands beside."""
+    assert set(feature_set.headlines) == set(feature_set.reasons)
+    for code, name in feature_set.headlines.items():
+        assert feature_set.names.index(name) in feature_set.reasons[code]
+
+
+@every_set
+def test_every_feature_answers_for_one_reason(feature_set):
+    """Groups cover the row and do not overlap."""
+    columns = [column for columns in feature_set.reasons.values() for column in columns]
+
+    assert sorted(columns) == list(range(len(feature_set.names)))
+
+
+@every_set
+def test_a_feature_set_is_found_by_its_name(feature_set):
+    """The name in a model's manifest."""
+    assert FEATURE_SETS[feature_set.name] is feature_set
+
+
+def test_reason_codes_have_three_characters():
+    """They are written as such, without a look at their length."""
+    assert {len(code.encode()) for code in REASONS} == {3}
+
+
+def test_arrival_1_is_what_it_was():
+    """A feature's meaning never changes under one name: a change needs a new set."""
+    assert ARRIVAL_1.names == (
+        "amount", "weekend", "night",
+        "card_payments_1d", "card_mean_amount_1d",
+        "card_payments_7d", "card_mean_amount_7d",
+        "card_payments_30d", "card_mean_amount_30d",
+        "terminal_frauds_1d", "terminal_frauds_7d", "terminal_frauds_30d",
+        "amount_to_card_mean_30d", "card_mean_1d_to_30d",
+    )  # fmt: skip
+    assert ARRIVAL_1.windows == (DAY, 7 * DAY, 30 * DAY)
+    assert ARRIVAL_1.reasons == {
+        "R01": [0], "R31": [1, 2], "R11": [3, 5, 7], "R12": [4, 6, 8, 12, 13], "R21": [9, 10, 11],
+    }  # fmt: skip

@@ -1,0 +1,341 @@
+import numpy as np
+import pytest
+
+import schemas
+from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.features import FeatureStep, grid, ratio
+from consumer.core.labels import TerminalFrauds
+from consumer.core.state import VelocityState
+from tests.builders import DAY, JANUARY, encoded, events_of, label, payment
+
+HOUR = DAY // 24
+
+
+class Step:
+    """The feature step over one fresh partition, asked by names."""
+
+    def __init__(self, **begin):
+        self.frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
+        state = VelocityState(ARRIVAL_1.windows, grace=DAY, alert_window=DAY)
+        state.begin(0, **begin)
+        self.step = FeatureStep(ARRIVAL_1, state, self.frauds)
+
+    def measure(self, *payments, **columns):
+        return self.step.measure(events_of(payments, **columns))
+
+    def last(self, *payments):
+        _, rows = self.measure(*payments)
+        return dict(zip(ARRIVAL_1.names, rows.values[-1].tolist(), strict=True))
+
+
+def paid(amount=1_000, at=0, card="card", **overrides):
+    """Return a payment of so many cents, so many microseconds into January."""
+    return payment(event_time=JANUARY + at, card_id=card, amount_minor=amount, **overrides)
+
+
+def cents(amount):
+    """Return the grid's step of an amount in cents."""
+    return int(grid(np.array([amount * 100]))[0])
+
+
+@pytest.mark.parametrize(
+    ("amount", "step"),
+    [
+        (0, 0),
+        (124, 0),
+        (125, 1),
+        (249, 1),
+        (250, 2),
+        (1_000, 8),
+        (29_874, 238),
+        (29_875, 239),
+        (29_999, 239),
+        (30_000, 240),
+        (30_001, 240),
+        (35_676, 240),
+        (35_677, 241),
+        (42_426, 241),
+        (42_427, 242),
+        (59_999, 243),
+        (60_000, 244),
+        (120_000, 248),
+        (240_000, 252),
+        (339_411, 253),
+        (339_412, 254),
+        (10**12, 254),
+    ],
+)
+def test_amounts_lie_on_255_steps(amount, step):
+    """Steps of 1.25 up to 300, then four to each doubling, up to 3,394.11 and beyond."""
+    assert cents(amount) == step
+
+
+def test_steps_rise_with_the_amount_and_leave_none_out():
+    """255 of them, 0 to 254."""
+    steps = grid(np.arange(0, 400_000, dtype=np.int64) * 100)
+
+    assert (np.diff(steps) >= 0).all()
+    assert np.unique(steps).tolist() == list(range(255))
+
+
+def test_a_refund_is_as_large_as_its_payment():
+    """The sign is left out."""
+    amounts = np.array([1, 12_500, 3_000_000, 10**12], np.int64)
+
+    assert grid(-amounts).tolist() == grid(amounts).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 1_000])
+@pytest.mark.parametrize("edge", [12_500, 2_987_500, 3_000_000, 3_567_621, 6_000_000])
+def test_a_mean_on_an_edge_is_above_it_whatever_it_is_the_mean_of(count, edge):
+    """Whole numbers are compared: no division rounds a mean to the other side."""
+    totals, counts = np.array([edge * count, edge * count - 1]), np.array([count, count])
+
+    steps = grid(totals, counts)
+
+    assert steps.tolist() == [int(grid(np.array([edge]))[0]), int(grid(np.array([edge - 1]))[0])]
+
+
+def test_rows_beside_a_large_amount_keep_their_steps():
+    """The coarse steps are computed for all rows as soon as one needs them."""
+    alone = grid(np.array([12_500, 25_000]))
+
+    assert grid(np.array([12_500, 10**9, 25_000]))[[0, 2]].tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize(
+    ("over", "under", "step"),
+    [
+        (1, 1, 20),
+        (1, 2, 10),
+        (99, 100, 19),
+        (100, 99, 20),
+        (105, 100, 21),
+        (1_049, 1_000, 20),
+        (1, 20, 1),
+        (1, 21, 0),
+        (0, 5, 0),
+        (1_249, 100, 249),
+        (1_250, 100, 250),
+        (10**15, 1, 250),
+        (5, 0, 250),
+        (0, 0, 20),
+        (-5, 1, 0),
+        (-5, -1, 100),
+    ],
+)
+def test_ratios_lie_on_steps_of_a_twentieth(over, under, step):
+    """At most 12.5, 1 for nothing over nothing, and nothing below 0."""
+    assert ratio(np.array([over]), np.array([under])).tolist() == [step]
+
+
+def test_every_step_of_a_ratio_begins_where_it_should():
+    """k twentieths are step k for every k: no division rounds below the edge."""
+    steps = np.arange(251)
+
+    assert ratio(steps * 7, np.full(251, 140)).tolist() == steps.tolist()
+
+
+def test_a_first_payment_has_itself_for_history():
+    """All means are its own amount, all ratios 1."""
+    row = Step().last(paid(1_000, at=12 * HOUR))
+
+    assert row == {
+        "amount": 8, "weekend": 0, "night": 0,
+        "card_payments_1d": 1, "card_mean_amount_1d": 8,
+        "card_payments_7d": 1, "card_mean_amount_7d": 8,
+        "card_payments_30d": 1, "card_mean_amount_30d": 8,
+        "terminal_frauds_1d": 0, "terminal_frauds_7d": 0, "terminal_frauds_30d": 0,
+        "amount_to_card_mean_30d": 20, "card_mean_1d_to_30d": 20,
+    }  # fmt: skip
+
+
+def test_a_history_of_four_payments_by_hand():
+    """25 and 3 days, 2 hours before, and now; 10, 20, 40 and 100."""
+    row = Step().last(
+        paid(1_000, at=0), paid(2_000, at=22 * DAY), paid(4_000, at=25 * DAY - 2 * HOUR),
+        paid(10_000, at=25 * DAY),
+    )  # fmt: skip
+
+    assert row["amount"] == cents(10_000)
+    assert [row[f"card_payments_{days}d"] for days in (1, 7, 30)] == [2, 3, 4]
+    assert row["card_mean_amount_1d"] == cents(7_000)
+    assert row["card_mean_amount_7d"] == cents(5_333)
+    assert row["card_mean_amount_30d"] == cents(4_250)
+    assert row["amount_to_card_mean_30d"] == int(20 * 100 / (70 / 3))
+    assert row["card_mean_1d_to_30d"] == int(20 * 70 / 42.5)
+
+
+@pytest.mark.parametrize(
+    ("days", "at", "counted"),
+    [(1, DAY - 1, True), (1, DAY, False), (7, 7 * DAY - 1, True), (7, 7 * DAY, False),
+     (30, 30 * DAY - 1, True), (30, 30 * DAY, False)],
+)  # fmt: skip
+def test_each_window_of_a_card_is_as_long_as_its_name_says(days, at, counted):
+    """1, 7 and 30 days to the microsecond."""
+    row = Step().last(paid(1_000), paid(3_000, at=at))
+
+    assert row[f"card_payments_{days}d"] == 1 + counted
+    assert row[f"card_mean_amount_{days}d"] == cents(2_000 if counted else 3_000)
+
+
+@pytest.mark.parametrize(
+    ("days", "at", "counted"),
+    [(1, DAY - 1, 1), (1, DAY, 0), (7, 7 * DAY - 1, 1), (7, 7 * DAY, 0),
+     (30, 30 * DAY - 1, 1), (30, 30 * DAY, 0)],
+)  # fmt: skip
+def test_each_window_of_a_terminal_is_as_long_as_its_name_says(days, at, counted):
+    """Frauds by the arrival of their label."""
+    step = Step()
+    step.frauds.add([encoded("label", label(0, terminal_id="t", published_at=JANUARY))], [0])
+
+    row = step.last(paid(at=at, terminal_id="t"))
+
+    assert row[f"terminal_frauds_{days}d"] == counted
+
+
+def test_frauds_are_those_of_the_payment_s_own_terminal():
+    """A card carries no frauds from one terminal to the next."""
+    step = Step()
+    step.frauds.add([encoded("label", label(0, terminal_id="t", published_at=JANUARY))], [0])
+
+    _, rows = step.measure(paid(at=1, terminal_id="t"), paid(at=1, terminal_id="u"))
+
+    column = ARRIVAL_1.names.index("terminal_frauds_30d")
+    assert rows.values[:, column].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("amount", "before", "step"),
+    [(1_000, 1_000, 20), (1_000, 2_000, 10), (12_500, 1_000, 250), (99_999, 1_000, 250),
+     (1_000, 0, 250), (0, 0, 20), (0, 1_000, 0)],
+)  # fmt: skip
+def test_an_amount_is_compared_with_the_mean_without_it(amount, before, step):
+    """Else a card with one payment would look like itself for ever."""
+    row = Step().last(paid(before), paid(amount, at=HOUR))
+
+    assert row["amount_to_card_mean_30d"] == step
+
+
+def test_a_refund_is_measured_and_not_counted():
+    """Every kind is scored; only AUTHORISATION and ADVICE enter the windows."""
+    step = Step()
+    row = step.last(paid(1_000), paid(-400, at=1, kind="REFUND"))
+    after = step.last(paid(1_000, at=2))
+
+    assert row["card_payments_30d"] == 2
+    assert row["card_mean_amount_30d"] == cents(300)
+    assert row["amount_to_card_mean_30d"] == 0
+    assert after["card_payments_30d"] == 2
+    assert after["card_mean_amount_30d"] == cents(1_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "enters"),
+    [("AUTHORISATION", 1), ("ADVICE", 1), ("REVERSAL", 0), ("REFUND", 0), ("CLEARING", 0),
+     ("ACCOUNT_VERIFICATION", 0), ("UNKNOWN", 0)],
+)  # fmt: skip
+def test_a_kind_enters_the_windows_or_does_not(kind, enters):
+    """A payment's clearing is not a second payment."""
+    row = Step().last(paid(kind=kind), paid(at=1))
+
+    assert row["card_payments_1d"] == 1 + enters
+
+
+@pytest.mark.parametrize(
+    ("day", "weekend"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 0), (6, 0), (7, 0)]
+)
+def test_saturday_and_sunday_are_the_weekend(day, weekend):
+    """2020-01-01 was a Wednesday."""
+    assert Step().last(paid(at=day * DAY + 12 * HOUR))["weekend"] == weekend
+
+
+@pytest.mark.parametrize(
+    ("at", "night"),
+    [(0, 1), (6 * HOUR, 1), (7 * HOUR - 1, 1), (7 * HOUR, 0), (12 * HOUR, 0), (DAY - 1, 0)],
+)
+def test_night_is_from_midnight_to_seven(at, night):
+    """00:00 to 06:59:59.999999."""
+    assert Step().last(paid(at=at))["night"] == night
+
+
+@pytest.mark.parametrize(
+    ("at", "offset", "night", "weekend"),
+    [
+        (0, -1, 0, 0),
+        (0, 0, 1, 0),
+        (7 * HOUR, -1, 1, 0),
+        (7 * HOUR, 0, 0, 0),
+        (6 * HOUR, 60, 0, 0),
+        (23 * HOUR, 60, 1, 0),
+        (2 * DAY + 23 * HOUR, 60, 1, 1),
+        (3 * DAY, -1, 0, 0),
+        (4 * DAY + 23 * HOUR, 60, 1, 0),
+        (5 * DAY, -300, 0, 1),
+        (5 * DAY + 12 * HOUR, -18 * 60, 0, 1),
+    ],
+)
+def test_night_and_weekend_are_the_terminal_s_own(at, offset, night, weekend):
+    """Minutes east of UTC, negative in the west; they may move the day across midnight."""
+    row = Step().last(paid(at=at, local_utc_offset_minutes=offset))
+
+    assert (row["night"], row["weekend"]) == (night, weekend)
+
+
+def test_local_time_moves_no_window():
+    """Windows run on UTC, wherever the terminal is."""
+    row = Step().last(
+        paid(local_utc_offset_minutes=-600), paid(at=DAY - 1, local_utc_offset_minutes=600)
+    )
+
+    assert row["card_payments_1d"] == 2
+
+
+def test_rows_are_float32_and_exact():
+    """Counts and steps are small whole numbers, which float32 holds as they are."""
+    _, rows = Step().measure(*(paid(k * 997, at=k) for k in range(50)))
+
+    assert rows.values.dtype == np.float32
+    assert rows.values.shape == (50, 14)
+    assert (rows.values == np.floor(rows.values)).all()
+
+
+def test_an_empty_batch_gives_no_rows():
+    """As wide as any other."""
+    events, rows = Step().measure()
+
+    assert len(events) == 0
+    assert rows.values.shape == (0, 14)
+
+
+def test_late_and_cold_events_are_told():
+    """They are scored, and the prediction says what was missing."""
+    step = Step(cold_until=JANUARY)
+
+    _, rows = step.measure(paid(at=-DAY), paid(at=5 * DAY), paid(at=-1))
+
+    assert rows.cold.tolist() == [True, False, True]
+    assert rows.late.tolist() == [False, False, True]
+
+
+def test_replayed_events_that_need_no_score_only_feed_the_windows():
+    """They leave no row, and those after them count them."""
+    step = Step(score_from=JANUARY + 2 * DAY)
+
+    events, rows = step.measure(
+        paid(at=0), paid(at=DAY, card="other"), paid(at=2 * DAY), live=False
+    )
+
+    assert events.rows.tolist() == [2]
+    column = ARRIVAL_1.names.index("card_payments_7d")
+    assert rows.values[:, column].tolist() == [2]
+
+
+def test_a_card_that_pays_the_largest_amount_over_and_over_keeps_its_mean():
+    """The sum of a window must not leave 64 bits: a wrapped one would look small."""
+    step = Step()
+
+    row = step.last(*(paid(10**12, at=k, currency_exponent=0) for k in range(20)))
+
+    assert row["card_mean_amount_30d"] == 254
+    assert row["amount_to_card_mean_30d"] == 20

@@ -1,0 +1,72 @@
+import random
+
+import numpy as np
+import pytest
+
+from consumer.core.batch import Text
+from consumer.core.hashing import hash_ids
+from consumer.records import Status
+
+SEEDS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
+MASK = 2**64 - 1
+
+
+def murmur_hash_64a(data: bytes, seed: int) -> int:
+    """A. Appleby's MurmurHash64A, as published, as a signed number."""
+    m, r = 0xC6A4A7935BD1E995, 47
+    h = seed ^ (len(data) * m & MASK)
+    whole = len(data) // 8 * 8
+    for at in range(0, whole, 8):
+        k = int.from_bytes(data[at : at + 8], "little") * m & MASK
+        k = (k ^ k >> r) * m & MASK
+        h = (h ^ k) * m & MASK
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & MASK
+    h = (h ^ h >> r) * m & MASK
+    h ^= h >> r
+    return h - 2**64 if h >= 2**63 else h
+
+
+def text_of(ids: list[bytes]) -> Text:
+    lengths = np.array([list(map(len, ids))], np.int64)
+    starts = np.cumsum(lengths, axis=1) - lengths
+    return Text(("id",), np.frombuffer(b"".join(ids) or b"\0", np.uint8), starts, lengths)
+
+
+@pytest.mark.parametrize("length", [*range(26), 255, 256])
+def test_an_id_is_hashed_by_murmur_hash_64a_under_two_seeds(length):
+    """The state of an older build must find its cards again, so the hash never changes."""
+    data = random.Random(length).randbytes(length)
+
+    hashes = hash_ids(text_of([data]), 0)
+
+    assert hashes.tolist() == [[murmur_hash_64a(data, seed) for seed in SEEDS]]
+
+
+def test_a_hash_depends_on_the_id_alone():
+    """Not on where it lies in the batch."""
+    ids = [f"card-{k % 5}".encode() for k in range(20)]
+
+    hashes = hash_ids(text_of(ids), 0)
+
+    for k in range(20):
+        assert hashes[k].tolist() == hashes[k % 5].tolist()
+    assert len(np.unique(hashes, axis=0)) == 5
+
+
+def test_ids_that_differ_in_trailing_zeros_differ():
+    """The length is hashed as well."""
+    ids = [b"card" + b"\0" * k for k in range(6)]
+
+    assert len(np.unique(hash_ids(text_of(ids), 0), axis=0)) == 6
+
+
+def test_the_id_of_a_refused_record_is_of_no_bytes():
+    """Its span may be of any length, as it was never checked."""
+    text = text_of([b"card", b"x" * 50])
+    text.lengths[0, 1] = 2**40
+
+    hashes = hash_ids(text, 0, np.array([Status.GOOD, Status.DECODE], np.int8))
+
+    assert hashes[0].tolist() == hash_ids(text_of([b"card"]), 0)[0].tolist()
+    assert hashes[1].tolist() == hash_ids(text_of([b""]), 0)[0].tolist()

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from consumer.core.restore import SAMPLE, Plan, Reach, plan_restore
+from consumer.core.state import ALWAYS, VelocityState
+from tests.builders import events_of, payment
+
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+MONTH = 30 * DAY
+REACH = Reach(MONTH, DAY, lambda watermark: (watermark - DAY) // DAY * DAY)
+
+
+def rising(step=HOUR, end=10_000):
+    """Return what the log says of its times: one record a step, the first at time 0."""
+
+    def latest_time(offset):
+        last = min(offset + SAMPLE, end) - 1
+        return last * step if last >= offset else None
+
+    return latest_time
+
+
+def no_times(_):
+    return None
+
+
+def test_a_partition_nobody_committed_starts_live_at_its_beginning():
+    """There is nothing to rebuild."""
+    assert plan_restore(0, None, rising(), REACH) == Plan(0, 0)
+
+
+def test_a_partition_committed_at_its_beginning_starts_live_there():
+    """As one nobody committed."""
+    assert plan_restore(0, 0, rising(), REACH) == Plan(0, 0)
+
+
+def test_a_short_log_is_replayed_whole():
+    """The windows reach back over all of it."""
+    plan = plan_restore(0, 200, rising(), REACH)
+
+    assert (plan.start, plan.live_from) == (0, 200)
+    assert plan.cold_until == ALWAYS
+
+
+def test_a_long_log_is_replayed_from_where_the_windows_reach():
+    """The longest window and twice the grace, counted back from the committed offset."""
+    plan = plan_restore(0, 5_000, rising(), REACH)
+
+    reach_records = (MONTH + 2 * DAY) // HOUR
+    assert plan.live_from == 5_000
+    assert 0 < plan.start <= 5_000 - reach_records
+    assert plan.start > 5_000 - reach_records - 2 * SAMPLE
+
+
+def test_the_search_asks_a_few_times_however_long_the_log_is():
+    """Each question is a read from the broker."""
+    asked = []
+    times = rising(step=1_000_000, end=10**9)
+
+    plan_restore(0, 10**9, lambda offset: asked.append(offset) or times(offset), REACH)
+
+    assert len(asked) <= 35
+
+
+def test_alerts_count_from_the_window_that_the_grace_reaches():
+    """Replayed payments before it need no score."""
+    plan = plan_restore(0, 5_000, rising(), REACH)
+
+    assert plan.score_from == REACH.score_from(4_999 * HOUR)
+
+
+def test_a_log_whose_times_cannot_be_read_is_replayed_whole():
+    """A hundred tombstones in a row at its end, say."""
+    plan = plan_restore(0, 5_000, no_times, REACH)
+
+    assert plan == Plan(0, 5_000)
+
+
+def test_unreadable_stretches_do_not_hide_what_is_needed():
+    """Where no time can be read, it is looked for further back."""
+    times = rising()
+
+    plan = plan_restore(0, 5_000, lambda o: None if 500 < o < 4_800 else times(o), REACH)
+
+    assert plan.start <= 4_999 - (MONTH + 2 * DAY) // HOUR
+
+
+def test_what_retention_took_makes_the_rest_cold():
+    """Until the longest window lies behind the first record there is."""
+    plan = plan_restore(400, 600, rising(), REACH)
+
+    assert plan.start == 400
+    assert plan.cold_until >= (400 + SAMPLE - 1) * HOUR + MONTH
+
+
+def test_what_retention_took_long_ago_is_not_missed():
+    """All that is needed is still there."""
+    plan = plan_restore(100, 5_000, rising(), REACH)
+
+    assert plan.start > 100
+    assert plan.cold_until == ALWAYS
+
+
+def test_an_offset_that_retention_took_starts_live_at_what_is_left():
+    """And cold: the payments between are gone."""
+    plan = plan_restore(400, 300, rising(), REACH)
+
+    assert (plan.start, plan.live_from) == (400, 400)
+    assert plan.cold_until > 400 * HOUR
+
+
+def test_a_log_that_is_all_gone_leaves_the_next_payments_cold():
+    """Nothing is left to tell how much is missing, so all of it may be."""
+    plan = plan_restore(400, 400, no_times, REACH)
+    state = VelocityState((MONTH,), grace=DAY, alert_window=DAY)
+    state.begin(0, score_from=plan.score_from, cold_until=plan.cold_until)
+
+    velocity = state.observe(events_of([payment()]), np.ones(1, np.bool_))
+
+    assert velocity.cold.tolist() == [True]
+
+
+@pytest.mark.parametrize("committed", [1, 10, 99])
+def test_a_young_partition_remembers_its_alerts(committed):
+    """What waits behind the committed offset must not stand for what lies before it."""
+    times = [0] * committed + [10 * DAY] * 200
+
+    plan = plan_restore(0, committed, lambda o: max(times[o : o + SAMPLE]), REACH)
+
+    assert plan.start == 0
+    assert plan.score_from <= 0

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+
+from consumer.core.state import ALWAYS, VelocityState
+from tests.builders import DAY, JANUARY, events_of, payment
+
+WINDOWS = (DAY, 7 * DAY, 30 * DAY)
+IN_TIME = np.zeros(5, np.bool_)
+
+
+@pytest.fixture
+def state():
+    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state.begin(0)
+    state.begin(1)
+    return state
+
+
+def events(*times, card="card", partitions=0, live=True):
+    paid = [payment(k, event_time=JANUARY + time, card_id=card) for k, time in enumerate(times)]
+    return events_of(paid, partitions=partitions, live=live)
+
+
+def observe(state, batch, *, enters=True):
+    return state.observe(batch, np.full(len(batch), enters))
+
+
+def test_partitions_do_not_see_each_other(state):
+    """The same card on two partitions has two histories, and each partition its own time."""
+    observe(state, events(0, 40 * DAY))
+
+    velocity = observe(state, events(1, 2, partitions=[0, 1]))
+
+    assert velocity.counts[:, 0].tolist() == [1, 1]
+    assert velocity.late.tolist() == [True, False]
+
+
+def test_a_batch_of_several_partitions_is_measured_row_by_row(state):
+    """Each row gets its own partition's answer, wherever it stands in the batch."""
+    batch = events(0, 1, 2, 3, 4, partitions=[0, 1, 0, 1, 0])
+    a, b, c, d, e = batch.amounts.tolist()
+
+    velocity = observe(state, batch)
+
+    assert velocity.counts[:, 0].tolist() == [1, 1, 2, 2, 3]
+    assert velocity.sums[:, 2].tolist() == [a, b, a + c, b + d, a + c + e]
+
+
+def test_an_empty_batch_has_empty_columns(state):
+    """No events, no rows."""
+    velocity = observe(state, events())
+
+    assert velocity.counts.shape == (0, 3)
+    assert state.needs_score(events()).shape == (0,)
+    assert state.open_alerts(events(), IN_TIME[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(("time", "cold"), [(-1, True), (0, False), (1, False)])
+def test_events_before_cold_until_miss_history(time, cold):
+    """The first event of which every window was read is at that time itself."""
+    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state.begin(0, cold_until=JANUARY)
+
+    assert observe(state, events(time)).cold.tolist() == [cold]
+
+
+def test_a_partition_that_was_read_from_its_beginning_is_never_cold(state):
+    """Unless told otherwise, nothing is missing."""
+    assert observe(state, events(-10_000 * DAY // 10)).cold.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("live", "time", "needed"),
+    [(True, -1, True), (True, 1, True), (False, -1, False), (False, 0, True), (False, 1, True)],
+)
+def test_replayed_events_are_scored_from_where_their_alerts_still_count(live, time, needed):
+    """Live ones always are."""
+    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state.begin(0, score_from=JANUARY)
+
+    assert state.needs_score(events(time, live=live)).tolist() == [needed]
+
+
+def test_a_batch_that_goes_live_in_its_middle_is_scored_as_needed():
+    """Replayed and live events of several partitions, each by its own bound."""
+    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state.begin(0, score_from=JANUARY)
+    state.begin(1, score_from=ALWAYS)
+    batch = events(-5, -5, -5, 5, partitions=[0, 1, 0, 0], live=[False, False, True, False])
+
+    needed = state.needs_score(batch)
+
+    assert needed.tolist() == [False, True, True, True]
+    assert batch.live.tolist() == [False, False, True, False]
+
+
+def test_one_alert_opens_for_a_card_in_a_window_of_a_partition(state):
+    """Aligned windows: a day here."""
+    batch = events(0, 1, DAY - 1, DAY, 5, partitions=[0, 0, 0, 0, 1])
+    observe(state, batch)
+
+    assert state.open_alerts(batch, IN_TIME).tolist() == [True, False, False, True, True]
+
+
+def test_alerts_are_rolled_back_with_their_batch(state):
+    """An alert that was not published is still to be opened."""
+    batch = events(0)
+    observe(state, batch)
+    state.open_alerts(batch, IN_TIME)
+
+    state.roll_back()
+    observe(state, batch)
+
+    assert state.open_alerts(batch, IN_TIME).tolist() == [True]
+
+
+def test_all_partitions_are_rolled_back_and_settled_together(state):
+    """A batch is of all of them."""
+    first = events(0, 0, partitions=[0, 1])
+    observe(state, first)
+    state.settle()
+    observe(state, events(1, 1, partitions=[0, 1]))
+    state.roll_back()
+
+    velocity = observe(state, events(2, 2, partitions=[0, 1]))
+
+    assert velocity.counts[:, 0].tolist() == [2, 2]
+
+
+def test_a_partition_that_was_dropped_begins_empty_when_it_comes_back(state):
+    """Another instance may have moved on; what was here is stale."""
+    observe(state, events(0))
+    state.drop(0)
+    state.begin(0)
+
+    assert observe(state, events(1)).counts[:, 0].tolist() == [1]
+
+
+def test_dropping_a_partition_that_is_not_ours_is_nothing(state):
+    """Lost partitions may never have been begun."""
+    state.drop(99)
+
+
+def test_sizes_are_of_all_partitions(state):
+    """What the metrics show."""
+    empty = state.nbytes
+    observe(state, events(0, 0, 1, partitions=[0, 1, 1]))
+
+    assert state.card_count == 2
+    assert state.nbytes > empty
+
+
+@pytest.mark.parametrize(
+    ("watermark", "expected"),
+    [(10 * DAY, 9 * DAY), (10 * DAY + 1, 9 * DAY), (11 * DAY - 1, 9 * DAY), (11 * DAY, 10 * DAY)],
+)
+def test_alerts_count_from_the_start_of_the_window_that_the_grace_reaches(
+    state, watermark, expected
+):
+    """A payment in time may still fall into that window, whose first alert suppresses its own."""
+    assert state.score_from(watermark) == expected
+
+
+def test_the_state_tells_how_far_back_it_reaches(state):
+    """For the search for a place in the log to start from."""
+    assert (state.longest_window, state.grace) == (30 * DAY, DAY)
+
+
+def test_velocity_of_some_rows_is_taken_together(state):
+    """Counts, sums and flags stay side by side."""
+    velocity = observe(state, events(0, 1, 2))
+
+    taken = velocity.take(np.array([2, 0]))
+
+    assert taken.counts[:, 0].tolist() == [3, 1]
+    assert taken.sums.tolist() == velocity.sums[[2, 0]].tolist()
+    assert (len(taken.late), len(taken.cold)) == (2, 2)
