@@ -1,0 +1,1 @@
+"""The demo: a real stream scored end to end, live on a terminal."""
