@@ -1,0 +1,176 @@
+"""
+`make bench`: what an event costs in CPU, as a ratio to what a raw client and ONNX Runtime cost.
+
+At least seven interleaved rounds in one run, median and interval; build/bench.json has them all.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+import structlog
+from confluent_kafka import Consumer, TopicPartition
+
+import schemas
+from benchmarks.passes import BATCH, Cost, Ready, consumer_pass, floor_pass, settings_for
+from benchmarks.workload import PARTITIONS, Workload, make_workload, publish, train_model
+from consumer.core.avro_decoder import AvroDecoder
+from consumer.core.decode import PAYMENT_COLUMNS
+from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS
+from tests.brokers import Rung, choose, open_broker
+
+OUT: Final = Path("build/bench.json")
+TOPICS: Final = {
+    "transactions.raw": PARTITIONS, PREDICTIONS: PARTITIONS, ALERTS: PARTITIONS,
+    DEAD_LETTERS: PARTITIONS, "fraud.labels": 1,
+}  # fmt: skip
+FLOOR: Final = "floor"
+TUNED: Final = "tuned floor"
+RUNS: Final = {
+    "at-least-once": ("at-least-once", "quickscorer"),
+    "exactly-once": ("exactly-once", "quickscorer"),
+    "at-least-once, onnxruntime": ("at-least-once", "onnxruntime"),
+}
+
+
+def main() -> None:
+    """Run the rounds, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--broker", default="kafka")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    print(f"making {arguments.events:,} payments and two models of 100 trees of 31 leaves")
+    workload = make_workload(arguments.events)
+    choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
+    with tempfile.TemporaryDirectory() as scratch, open_broker(choice) as broker:
+        models = {engine: Path(scratch) / engine for engine in ("quickscorer", "onnxruntime")}
+        for engine, folder in models.items():
+            train_model(folder, workload, engine)  # type: ignore[arg-type]
+        publish(broker, workload, TOPICS)
+        costs = _rounds(broker.bootstrap_servers, models, workload, arguments.rounds)
+    result = _summary(costs) | {"decoder_ratio_to_fastavro": _decoder_ratio(workload)}
+    result |= {"events": arguments.events, "rounds": arguments.rounds, "broker": str(choice.rung)}
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    _print(result)
+
+
+def _rounds(
+    servers: str, models: dict[str, Path], workload: Workload, rounds: int
+) -> dict[str, list[Cost]]:
+    """Run floor and consumer in turn; the first round warms up caches and is not counted."""
+    onnx = (models["onnxruntime"] / "model.onnx").read_bytes()
+    total = len(workload.values)
+    ready = Ready(workload.rows, _predictions(servers, models["quickscorer"], total))
+    costs: dict[str, list[Cost]] = {name: [] for name in (FLOOR, TUNED, *RUNS)}
+    for number in range(rounds + 1):
+        taken = {}
+        for name in (FLOOR, TUNED):
+            group = settings_for(servers, models["onnxruntime"], "at-least-once")
+            taken[name] = floor_pass(group, onnx, ready, tuned=name == TUNED)
+        for name, (guarantee, engine) in RUNS.items():
+            taken[name] = consumer_pass(settings_for(servers, models[engine], guarantee), total)
+        line = "  ".join(f"{name} {cost.cpu_us:.2f}" for name, cost in taken.items())
+        note = "warm-up, not counted" if number == 0 else "CPU us per event"
+        print(f"round {number}, {note}: {line}", flush=True)
+        if number > 0:
+            for name, cost in taken.items():
+                costs[name].append(cost)
+    return costs
+
+
+def _predictions(servers: str, model: Path, total: int) -> list[bytes]:
+    """Let the consumer score once, and keep its predictions: the bytes that the floor produces."""
+    settings = settings_for(servers, model, "at-least-once")
+    consumer_pass(settings, total)
+    reader = Consumer(
+        {"bootstrap.servers": servers, "group.id": "bench-reader", "enable.auto.commit": False}
+    )
+    reader.assign([TopicPartition(PREDICTIONS, p, 0) for p in range(PARTITIONS)])
+    values: list[bytes] = []
+    while len(values) < total:
+        values += [m.value() for m in reader.consume(10_000, 1.0) if m.error() is None]
+    reader.close()
+    return values[:total]
+
+
+def _summary(costs: dict[str, list[Cost]]) -> dict[str, Any]:
+    plain = costs["at-least-once"]
+    return {
+        "floor": _median_us(costs[FLOOR]),
+        "tuned_floor": _median_us(costs[TUNED]),
+        "consumer": {name: _median_us(costs[name]) for name in RUNS},
+        "stages": {
+            stage: statistics.median(1e6 * cost.stages[stage] / cost.events for cost in plain)
+            for stage in plain[0].stages
+        },
+        "ratio_to_floor": {name: _ratios(costs, name, FLOOR)["median"] for name in RUNS},
+        "ratio_interval": {name: _ratios(costs, name, FLOOR)["interval"] for name in RUNS},
+        "ratio_to_tuned_floor": {name: _ratios(costs, name, TUNED)["median"] for name in RUNS},
+        "events_per_second": {
+            name: statistics.median(c.events / c.wall for c in costs[name]) for name in costs
+        },
+        "bytes_per_card": plain[-1].bytes_per_card,
+        "batch": BATCH,
+    }
+
+
+def _median_us(costs: list[Cost]) -> float:
+    return statistics.median(cost.cpu_us for cost in costs)
+
+
+def _ratios(costs: dict[str, list[Cost]], name: str, base: str) -> dict[str, Any]:
+    """Compare what was measured side by side, round for round."""
+    ratios = [a.cpu_us / b.cpu_us for a, b in zip(costs[name], costs[base], strict=True)]
+    return {"median": statistics.median(ratios), "interval": [min(ratios), max(ratios)]}
+
+
+def _decoder_ratio(workload: Workload) -> float:
+    """Return how many times faster the columnar decoder is than fastavro, interleaved, median."""
+    values = workload.values[:BATCH]
+    schema: Any = fastavro.parse_schema(schemas.load("transaction"))
+    decoder = AvroDecoder([schemas.load("transaction")], PAYMENT_COLUMNS, 65_536)
+    decoder.decode(values)
+    ratios = []
+    for _ in range(7):
+        begin = time.thread_time()
+        for value in values:
+            fastavro.schemaless_reader(BytesIO(value[10:]), schema, None)
+        middle = time.thread_time()
+        for _ in range(20):
+            decoder.decode(values)
+        ratios.append((middle - begin) / ((time.thread_time() - middle) / 20))
+    return statistics.median(ratios)
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(
+        f"\nfloor: {result['floor']:.2f} us CPU per event;"
+        f" tuned as the consumer is: {result['tuned_floor']:.2f} us"
+    )
+    for name in RUNS:
+        low, high = result["ratio_interval"][name]
+        print(
+            f"{name}: {result['consumer'][name]:.2f} us,"
+            f" {result['ratio_to_floor'][name]:.2f} x the floor ({low:.2f} to {high:.2f}),"
+            f" {result['ratio_to_tuned_floor'][name]:.2f} x the tuned one,"
+            f" {result['events_per_second'][name]:,.0f} events/s"
+        )
+    stages = ", ".join(f"{stage} {us:.2f}" for stage, us in result["stages"].items())
+    print(f"stages, at-least-once: {stages}")
+    print(f"decoder alone: {result['decoder_ratio_to_fastavro']:.1f} x fastavro")
+    print(f"state: {result['bytes_per_card']:,.0f} bytes a card")
+    print(f"written to {OUT}")
+
+
+if __name__ == "__main__":
+    main()
