@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv; nothing is installed globally.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo kafka quality bench test-docker docs lock
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.ready: requirements.lock requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@echo "setting up $(VENV) from requirements.lock (some minutes the first time)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-dev.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.ready ## make .venv with everything in it
+
+check: setup ## format, lint, types, layers, generated documentation
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(RUN) -m docs.generate --check
+
+test: setup ## all tests: on a real Kafka where Java and Maven are at hand, which CI=true demands
+	@$(RUN) -m tests.brokers fetch || [ "$$CI" != true ]
+	@$(RUN) -m pytest
+
+demo: setup ## a stream scored live; BROKER=kafka, DEMO_SECONDS=60, DEMO_FLAGS=--json
+	@$(RUN) -m demo $(DEMO_FLAGS)
+
+kafka: setup ## fetch the jars of a real Kafka with Maven
+	@$(RUN) -m tests.brokers fetch
+
+quality: setup ## the Handbook streamed, 4 test weeks, on 1 and 8 partitions -> build/quality.json
+	@$(RUN) -m benchmarks.quality
+
+bench: setup ## CPU per event against the floor -> build/bench.json
+	@$(RUN) -m benchmarks.bench
+
+test-docker: setup ## the integration suite on testcontainers
+	@FRAUDSTREAM_TEST_BROKER=docker $(RUN) -m pytest tests/integration
+
+docs: setup ## write the generated parts of the documentation anew
+	@$(RUN) -m docs.generate
+
+lock: setup ## resolve the requirements anew
+	$(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade -o requirements.lock pyproject.toml
+	$(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
