@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--broker", default="kafka")
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     print(f"making {arguments.events:,} payments and two models of 100 trees of 31 leaves")
@@ -59,9 +60,10 @@ def main() -> None:
         costs = _rounds(broker.bootstrap_servers, models, workload, arguments.rounds)
     result = _summary(costs) | {"decoder_ratio_to_fastavro": _decoder_ratio(workload)}
     result |= {"events": arguments.events, "rounds": arguments.rounds, "broker": str(choice.rung)}
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
+    print(f"written to {arguments.out}")
 
 
 def _rounds(
@@ -169,7 +171,6 @@ def _print(result: dict[str, Any]) -> None:
     print(f"stages, at-least-once: {stages}")
     print(f"decoder alone: {result['decoder_ratio_to_fastavro']:.1f} x fastavro")
     print(f"state: {result['bytes_per_card']:,.0f} bytes a card")
-    print(f"written to {OUT}")
 
 
 if __name__ == "__main__":

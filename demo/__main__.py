@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from demo.run import DemoFailedError, Plan, run_demo
+from demo.processes import DemoFailedError
+from demo.run import Plan, run_demo
 from demo.view import closing_table
 from tests.brokers import BrokerUnavailable, Rung, choose
 

@@ -1,0 +1,148 @@
+"""
+`make quality`: how well the consumer detects, against the figures that the Handbook published.
+
+The Handbook streamed through a real Kafka, four test weeks, each with a model of its own trained
+on the week that ended a week before it, labels exactly 7 days late. Between two weeks the consumer
+ends and the next one starts with the new model, so that it has to find its state in the log.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+from demo.judge import fold_of, judge
+from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS, OutputReader
+from demo.processes import DemoFailedError, consumer, simulate, train
+from tests.brokers import Broker, BrokerUnavailable, Rung, choose, open_broker
+from training.evaluate import PUBLISHED_FOUR_WEEKS, Quality
+
+OUT: Final = Path("build/quality.json")
+LOGS: Final = Path("build/quality")
+WEEK: Final = timedelta(days=7)
+TRAIN_FIRST: Final = tuple(date(2018, 7, 25) + k * WEEK for k in range(4))
+HISTORY_DAYS: Final = 37  # the longest window, and the labels' delay
+LEAST: Final = {"ap": 0.690, "auc": 0.870, "cp100": 0.300}
+_WEEK_SECONDS: Final = 600.0
+_DRAIN_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """A test week, and the model for it."""
+
+    train_first: date
+    model: Path
+
+    @property
+    def first(self) -> date:
+        """The test week begins when the labels of the training week are known."""
+        return self.train_first + 2 * WEEK
+
+
+def main() -> None:
+    """Stream once for each number of partitions, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--weeks", type=int, default=len(TRAIN_FIRST), help="the first so many")
+    parser.add_argument("--history-days", type=int, default=HISTORY_DAYS)
+    parser.add_argument("--broker", default="kafka")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    try:
+        choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
+        with tempfile.TemporaryDirectory() as scratch:
+            weeks = train_weeks(Path(scratch), TRAIN_FIRST[: arguments.weeks])
+            history = timedelta(days=arguments.history_days)
+            found = {}
+            for partitions in arguments.partitions:
+                with open_broker(choice) as broker:
+                    found[str(partitions)] = _means(stream(broker, partitions, weeks, history))
+                    print(f"{partitions} partitions, mean: {found[str(partitions)]}", flush=True)
+    except (BrokerUnavailable, DemoFailedError) as error:
+        sys.exit(f"quality: {error}")
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    best = PUBLISHED_FOUR_WEEKS
+    print(f"published, {best.model}: ap {best.ap}, auc {best.auc}, cp100 {best.cp100}")
+    print(f"written to {arguments.out}")
+    missed = [
+        f"{name} {means[name]:.4f} on {partitions} partitions, at least {least:.3f} is wanted"
+        for partitions, means in found.items()
+        for name, least in LEAST.items()
+        if means[name] < least
+    ]
+    if missed:
+        sys.exit("quality: " + "; ".join(missed))
+
+
+def train_weeks(folder: Path, train_first: tuple[date, ...]) -> list[Week]:
+    """Train a bundle for each of the weeks, on what was known when its test week began."""
+    weeks = [Week(first, folder / str(first)) for first in train_first]
+    for week in weeks:
+        print(f"training on the week of {week.train_first}", flush=True)
+        train(week.model, week.train_first, week.train_first + WEEK, week.first)
+    return weeks
+
+
+def stream(broker: Broker, partitions: int, weeks: list[Week], history: timedelta) -> list[Quality]:
+    """
+    Stream the history before the first test week and then the weeks, each to a consumer with the
+    week's model. Returns the quality of each week. Raises DemoFailedError.
+    """
+    LOGS.mkdir(parents=True, exist_ok=True)
+    outputs = (PREDICTIONS, ALERTS, DEAD_LETTERS)
+    broker.create_topics(
+        dict.fromkeys(("transactions.raw", *outputs), partitions) | {"fraud.labels": 1}
+    )
+    reader = OutputReader(broker.bootstrap_servers)
+    reader.start()
+    sent, begin = 0, weeks[0].first - history
+    try:
+        for week in weeks:
+            log = LOGS / f"consumer-{partitions}-{week.first}.log"
+            end = week.first + WEEK
+            with consumer(broker, week.model, "exactly-once", log):
+                days = ["--from", str(begin), "--to", str(end), "--again"]
+                sent += simulate(broker, days, _WEEK_SECONDS, LOGS / "simulator.log", lambda: None)
+                _await_predictions(reader, sent)
+            begin = end
+    finally:
+        reader.stop()
+    return [_quality_of(reader, week, partitions) for week in weeks]
+
+
+def _await_predictions(reader: OutputReader, sent: int) -> None:
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while reader.prediction_count < sent:
+        if time.monotonic() > deadline:
+            raise DemoFailedError(
+                f"{sent:,} payments were sent, {reader.prediction_count:,} predictions came"
+            )
+        time.sleep(0.1)
+
+
+def _quality_of(reader: OutputReader, week: Week, partitions: int) -> Quality:
+    scored = reader.scored()
+    if scored.repeated:
+        raise DemoFailedError(f"{scored.repeated} predictions came twice, under exactly-once")
+    found = judge(scored, fold_of(week.train_first, week.first))
+    if found is None:
+        raise DemoFailedError(f"the week of {week.first} was not scored")
+    print(f"{partitions} partitions, week of {week.first}: {asdict(found)}", flush=True)
+    return found
+
+
+def _means(weeks: list[Quality]) -> dict[str, float]:
+    return {name: statistics.mean(getattr(week, name) for week in weeks) for name in LEAST}
+
+
+if __name__ == "__main__":
+    main()
