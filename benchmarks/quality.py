@@ -29,7 +29,7 @@ LOGS: Final = Path("build/quality")
 WEEK: Final = timedelta(days=7)
 TRAIN_FIRST: Final = tuple(date(2018, 7, 25) + k * WEEK for k in range(4))
 HISTORY_DAYS: Final = 37  # the longest window, and the labels' delay
-LEAST: Final = {"ap": 0.690, "auc": 0.870, "cp100": 0.300}
+LEAST: Final = {"ap": 0.690, "auc": 0.870, "cp100": 0.300}  # means of all four weeks
 _WEEK_SECONDS: Final = 600.0
 _DRAIN_SECONDS: Final = 120.0
 
@@ -77,7 +77,7 @@ def main() -> None:
         f"{name} {means[name]:.4f} on {partitions} partitions, at least {least:.3f} is wanted"
         for partitions, means in found.items()
         for name, least in LEAST.items()
-        if means[name] < least
+        if means[name] < least and arguments.weeks == len(TRAIN_FIRST)
     ]
     if missed:
         sys.exit("quality: " + "; ".join(missed))

@@ -54,6 +54,13 @@ def parse_duration(value: object) -> object:
     return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
 
 
+def duration_text(seconds: float) -> str:
+    """Return the shortest text that parse_duration reads as that many seconds, such as `5m`."""
+    units = reversed(_UNIT_SECONDS.items())
+    unit, size = next((u, s) for u, s in units if seconds >= s or s == min(_UNIT_SECONDS.values()))
+    return f"{seconds / size:g}{unit}"
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 
 
@@ -326,7 +333,15 @@ def documented_keys() -> Iterator[tuple[str, str, str]]:
             yield 'kafka."…"', "", info.description or ""
             continue
         for name, field in _fields_of(section).items():
-            yield f"{section}.{name}", str(field.default), field.description or ""
+            yield f"{section}.{name}", _default_text(field), field.description or ""
+
+
+def _default_text(field: pydantic.fields.FieldInfo) -> str:
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    if isinstance(field.default, float):
+        return duration_text(field.default)
+    return str(field.default)
 
 
 def _fields_of(section: str) -> Mapping[str, pydantic.fields.FieldInfo]:

@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+import schemas
 from consumer.core.feature_sets import FEATURE_SETS, REASONS
 from consumer.metrics import Metrics
 from consumer.settings import ENV_PREFIX, documented_keys
@@ -57,17 +58,50 @@ def metrics_table() -> str:
     """Return every metric with its type, labels and help text."""
     registry = CollectorRegistry()
     Metrics(registry)
-    rows = ["| metric | type | meaning |", "|---|---|---|"]
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for family in registry.collect():
-        suffix = "_total" if family.type == "counter" else ""
-        rows.append(f"| `{family.name}{suffix}` | {family.type} | {family.documentation} |")
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = getattr(registry._names_to_collectors.get(name), "_labelnames", ())
+        labels = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return "\n".join(rows)
+
+
+def schemas_table() -> str:
+    """Return every field of every schema."""
+    rows = []
+    for name in ("transaction", "label", "prediction", "alert"):
+        schema = schemas.load(name)
+        rows += [f"## {schema['name']}", "", schema["doc"], ""]
+        rows += ["| field | type | meaning |", "|---|---|---|"]
+        for field in schema["fields"]:
+            rows.append(f"| `{field['name']}` | {_type_text(field['type'])} | {field['doc']} |")
+        rows.append("")
+    return "\n".join(rows).rstrip()
+
+
+def _type_text(type_: Any) -> str:
+    match type_:
+        case list():
+            text = " or ".join(map(_type_text, type_))
+        case {"type": "enum", "symbols": symbols}:
+            text = ", ".join(f"`{symbol}`" for symbol in symbols)
+        case {"type": "map", "values": inner} | {"type": "array", "items": inner}:
+            text = f"{type_['type']} of {_type_text(inner)}"
+        case {"type": "record", "name": name, "fields": parts}:
+            text = f"{name} ({', '.join(part['name'] for part in parts)})"
+        case {"logicalType": logical}:
+            text = logical
+        case _:
+            text = str(type_)
+    return text
 
 
 GENERATED: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "README.md": {"settings": settings_table},
     "docs/features.md": {"features": features_table},
     "docs/metrics.md": {"metrics": metrics_table},
+    "docs/schemas.md": {"schemas": schemas_table},
 }
 """File -> the name between its markers -> what stands there."""
 

@@ -10,6 +10,7 @@ from consumer.settings import (
     OURS,
     Settings,
     documented_keys,
+    duration_text,
     load_settings,
     parse_duration,
 )
@@ -359,3 +360,20 @@ def test_defaults_do_not_contradict_themselves():
 def test_a_card_remembers_its_alerts_of_the_whole_grace():
     """And of the windows that the grace begins and ends in."""
     assert MOST_ALERT_WINDOWS + 2 <= windows_kernel.ALERTS_KEPT
+
+
+@pytest.mark.parametrize(
+    "text", ["10ms", "250ms", "5s", "1m", "5m", "90m", "1h", "1d", "30d", "0ms"]
+)
+def test_a_duration_is_shown_as_it_would_be_written(text):
+    """In the units that the parser reads."""
+    assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)
+
+
+def test_defaults_are_shown_as_they_would_be_written():
+    """In the table of the README."""
+    shown = {key: default for key, default, _ in documented_keys()}
+
+    assert shown["batch.max_wait"] == "10ms"
+    assert shown["windows.grace"] == "1d"
+    assert shown["model.allow_pickle"] == "false"
