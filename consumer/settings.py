@@ -56,8 +56,8 @@ def parse_duration(value: object) -> object:
 
 def duration_text(seconds: float) -> str:
     """Return the shortest text that parse_duration reads as that many seconds, such as `5m`."""
-    units = reversed(_UNIT_SECONDS.items())
-    unit, size = next((u, s) for u, s in units if seconds >= s or s == min(_UNIT_SECONDS.values()))
+    fitting = [(size, unit) for unit, size in _UNIT_SECONDS.items() if size <= seconds]
+    size, unit = max(fitting, default=(0.001, "ms"))
     return f"{seconds / size:g}{unit}"
 
 

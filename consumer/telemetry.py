@@ -1,6 +1,7 @@
 """What happens, told once: each method is an event, and does its log line and its metrics."""
 
 import logging
+import math
 import platform
 import sys
 import time
@@ -26,6 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
+_SECONDS_BETWEEN_ERRORS: Final = 5.0
 
 
 def configure_logging(format_: str, level: str) -> None:
@@ -66,6 +68,7 @@ class Telemetry:
         self._log = structlog.get_logger("fraudstream")
         self._model_version = ""
         self._progress_told = 0.0
+        self._error_told: dict[tuple[str, str], float] = {}
         self._lag_shown: set[tuple[str, str, str]] = set()
 
     def timed(self, stage: str, step: Callable[P, R]) -> Callable[P, R]:
@@ -196,8 +199,16 @@ class Telemetry:
         self.metrics.state_bytes.set(nbytes)
 
     def client_error(self, client: str, code: str, text: str) -> None:
-        """A Kafka client told of an error: news, and no failure unless it is fatal."""
+        """
+        A Kafka client told of an error: news, and no failure unless it is fatal.
+
+        In an outage it tells so at each attempt to connect; the log has it now and then.
+        """
         self.metrics.client_errors.labels(client, code).inc()
+        now = time.monotonic()
+        if now - self._error_told.get((client, code), -math.inf) < _SECONDS_BETWEEN_ERRORS:
+            return
+        self._error_told[client, code] = now
         self._log.warning("kafka_client_error", client=client, code=code, text=text)
 
     def labels_loaded(self, frauds: int, seconds: float) -> None:
