@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SHELL := /bin/bash
+# Threads of OpenMP that spin for work starve whatever else runs.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test demo kafka quality bench test-docker docs lock
