@@ -6,21 +6,24 @@ At least seven interleaved rounds in one run, median and interval; build/bench.j
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import fastavro
-import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 import schemas
-from benchmarks.passes import BATCH, Cost, Ready, consumer_pass, floor_pass, settings_for
-from benchmarks.workload import PARTITIONS, Workload, make_workload, publish, train_model
+from benchmarks.passes import BATCH, PARTITIONS, Cost, Ready, consumer_pass, floor_pass
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.decode import PAYMENT_COLUMNS
 from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS
@@ -48,7 +51,9 @@ def main() -> None:
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    # The process of each pass imports this file anew, and scikit-learn takes seconds to import.
+    from benchmarks.workload import make_workload, publish, train_model  # noqa: PLC0415
+
     print(f"making {arguments.events:,} payments and two models of 100 trees of 31 leaves")
     workload = make_workload(arguments.events)
     choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
@@ -57,8 +62,12 @@ def main() -> None:
         for engine, folder in models.items():
             train_model(folder, workload, engine)  # type: ignore[arg-type]
         publish(broker, workload, TOPICS)
-        costs = _rounds(broker.bootstrap_servers, models, workload, arguments.rounds)
-    result = _summary(costs) | {"decoder_ratio_to_fastavro": _decoder_ratio(workload)}
+        job = Job(broker.bootstrap_servers, models, Path(scratch), len(workload.values))
+        Ready(workload.rows, _predictions(job)).save(job.ready)
+        costs = _rounds(job, arguments.rounds)
+    result = _summary(costs) | {
+        "decoder_ratio_to_fastavro": _decoder_ratio(workload.values[:BATCH])
+    }
     result |= {"events": arguments.events, "rounds": arguments.rounds, "broker": str(choice.rung)}
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -66,21 +75,27 @@ def main() -> None:
     print(f"written to {arguments.out}")
 
 
-def _rounds(
-    servers: str, models: dict[str, Path], workload: Workload, rounds: int
-) -> dict[str, list[Cost]]:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where the payments are, models by engine, what the floor has ready, how many payments."""
+
+    servers: str
+    models: dict[str, Path]
+    ready: Path
+    total: int
+
+
+def _rounds(job: Job, rounds: int) -> dict[str, list[Cost]]:
     """Run floor and consumer in turn; the first round warms up caches and is not counted."""
-    onnx = (models["onnxruntime"] / "model.onnx").read_bytes()
-    total = len(workload.values)
-    ready = Ready(workload.rows, _predictions(servers, models["quickscorer"], total))
     costs: dict[str, list[Cost]] = {name: [] for name in (FLOOR, TUNED, *RUNS)}
     for number in range(rounds + 1):
         taken = {}
         for name in (FLOOR, TUNED):
-            group = settings_for(servers, models["onnxruntime"], "at-least-once")
-            taken[name] = floor_pass(group, onnx, ready, tuned=name == TUNED)
+            floor = partial(floor_pass, job.servers, job.models["onnxruntime"], job.ready)
+            taken[name] = _alone(partial(floor, tuned=name == TUNED))
         for name, (guarantee, engine) in RUNS.items():
-            taken[name] = consumer_pass(settings_for(servers, models[engine], guarantee), total)
+            model = job.models[engine]
+            taken[name] = _alone(partial(consumer_pass, job.servers, model, guarantee, job.total))
         line = "  ".join(f"{name} {cost.cpu_us:.2f}" for name, cost in taken.items())
         note = "warm-up, not counted" if number == 0 else "CPU us per event"
         print(f"round {number}, {note}: {line}", flush=True)
@@ -90,10 +105,17 @@ def _rounds(
     return costs
 
 
-def _predictions(servers: str, model: Path, total: int) -> list[bytes]:
+def _alone(measured: Callable[[], Cost]) -> Cost:
+    """Run a pass in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured).result()
+
+
+def _predictions(job: Job) -> list[bytes]:
     """Let the consumer score once, and keep its predictions: the bytes that the floor produces."""
-    settings = settings_for(servers, model, "at-least-once")
-    consumer_pass(settings, total)
+    servers, total = job.servers, job.total
+    quickscorer = job.models["quickscorer"]
+    _alone(partial(consumer_pass, servers, quickscorer, "at-least-once", total))
     reader = Consumer(
         {"bootstrap.servers": servers, "group.id": "bench-reader", "enable.auto.commit": False}
     )
@@ -136,9 +158,8 @@ def _ratios(costs: dict[str, list[Cost]], name: str, base: str) -> dict[str, Any
     return {"median": statistics.median(ratios), "interval": [min(ratios), max(ratios)]}
 
 
-def _decoder_ratio(workload: Workload) -> float:
+def _decoder_ratio(values: list[bytes]) -> float:
     """Return how many times faster the columnar decoder is than fastavro, interleaved, median."""
-    values = workload.values[:BATCH]
     schema: Any = fastavro.parse_schema(schemas.load("transaction"))
     decoder = AvroDecoder([schemas.load("transaction")], PAYMENT_COLUMNS, 65_536)
     decoder.decode(values)

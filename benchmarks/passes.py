@@ -1,6 +1,11 @@
-"""One pass over the whole topic: by the floor, or by the consumer. CPU is that of all threads."""
+"""
+One pass over the whole topic: by the floor, or by the consumer. CPU is that of all threads.
+
+Each pass is to run in a process of its own, so that no client or frozen object of another is left.
+"""
 
 import gc
+import logging
 import resource
 import time
 import uuid
@@ -8,12 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import pairwise, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import onnxruntime
+import structlog
 from confluent_kafka import Consumer, Message, Producer
 from numpy.typing import NDArray
 
@@ -23,6 +29,7 @@ from consumer.core.batching import BatchControl
 from consumer.settings import Settings
 
 BATCH: Final = 5_000
+PARTITIONS: Final = 4
 _GIVE_UP_SECONDS: Final = 120.0
 
 
@@ -49,6 +56,19 @@ class Ready:
     rows: NDArray[np.float32]
     values: list[bytes]
 
+    def save(self, folder: Path) -> None:
+        """Write it for another process to load."""
+        np.save(folder / "rows.npy", self.rows)
+        np.save(folder / "bounds.npy", np.cumsum([0, *map(len, self.values)]))
+        (folder / "values").write_bytes(b"".join(self.values))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what was saved."""
+        data = (folder / "values").read_bytes()
+        bounds = np.load(folder / "bounds.npy").tolist()
+        return cls(np.load(folder / "rows.npy"), [data[a:b] for a, b in pairwise(bounds)])
+
 
 def settings_for(bootstrap_servers: str, model: Path, guarantee: str) -> Settings:
     """Return settings with a group of their own, so that a pass begins at the beginning."""
@@ -63,7 +83,7 @@ def settings_for(bootstrap_servers: str, model: Path, guarantee: str) -> Setting
     )  # type: ignore[arg-type] # pydantic turns mappings into sections
 
 
-def floor_pass(settings: Settings, onnx: bytes, ready: Ready, *, tuned: bool) -> Cost:
+def floor_pass(bootstrap_servers: str, model: Path, ready_folder: Path, *, tuned: bool) -> Cost:
     """
     Consume, run ONNX Runtime on ready rows, produce ready bytes, commit: nothing else.
 
@@ -71,11 +91,13 @@ def floor_pass(settings: Settings, onnx: bytes, ready: Ready, *, tuned: bool) ->
     gives it what the consumer found out besides: the collector of cycles off, and no bytecode
     between two calls of produce().
     """
+    settings = settings_for(bootstrap_servers, model, "at-least-once")
+    ready = Ready.load(ready_folder)
     config = kafka_clients.group_consumer_config(settings, _ignore)
     raw = {"auto.offset.reset": "earliest", "enable.auto.offset.store": True}
     consumer = Consumer({**config, **raw})
     producer = Producer(kafka_clients.producer_config(settings, _ignore))
-    score = _onnx_scorer(onnx)
+    score = _onnx_scorer((model / "model.onnx").read_bytes())
     produce = _produce_without_bytecode if tuned else _produce_in_a_loop
     control = BatchControl(BATCH, settings.batch.max_wait)
     total, done = len(ready.values), 0
@@ -118,9 +140,10 @@ def _produce_without_bytecode(
     deque(map(producer.produce, repeat(topic), values, map(Message.key, messages)), maxlen=0)
 
 
-def consumer_pass(settings: Settings, total: int) -> Cost:
+def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: int) -> Cost:
     """Run the whole consumer, with its threads, until all of the topic is committed."""
-    app = App(settings)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    app = App(settings_for(bootstrap_servers, model, guarantee))
     stages = _count_cpu_of_stages(app)
     app._http.start()
     app._warm_up()
@@ -143,7 +166,8 @@ def consumer_pass(settings: Settings, total: int) -> Cost:
         stages["poll and the rest"] = time.thread_time() - begin - sum(stages.values())
     cost.stages = {**stages, "threads of the client": cost.cpu - sum(stages.values())}
     cost.bytes_per_card = app._loop._state.nbytes / app._loop._state.card_count
-    for close in (source.close, app._sink.close, app._labels.close, app._lag.stop, app._http.stop):
+    closing = (source, app._sink, app._labels, app._restore_reader)
+    for close in (*(part.close for part in closing), app._lag.stop, app._http.stop):
         close()
     return cost
 

@@ -22,7 +22,6 @@ from training.bundle import Engine, Trained, write_bundle
 from training.history import NEVER, hash_texts, measure
 from training.sources import from_columns
 
-PARTITIONS: Final = 4
 TREES, LEAVES = 100, 31
 _FIRST_DAY: Final = 91  # 2018-07-01
 _SEED: Final = 0
