@@ -86,9 +86,9 @@ class Job:
 
 
 def _rounds(job: Job, rounds: int) -> dict[str, list[Cost]]:
-    """Run floor and consumer in turn; the first round warms up caches and is not counted."""
+    """Run floor and consumer in turn."""
     costs: dict[str, list[Cost]] = {name: [] for name in (FLOOR, TUNED, *RUNS)}
-    for number in range(rounds + 1):
+    for number in range(1, rounds + 1):
         taken = {}
         for name in (FLOOR, TUNED):
             floor = partial(floor_pass, job.servers, job.models["onnxruntime"], job.ready)
@@ -97,11 +97,9 @@ def _rounds(job: Job, rounds: int) -> dict[str, list[Cost]]:
             model = job.models[engine]
             taken[name] = _alone(partial(consumer_pass, job.servers, model, guarantee, job.total))
         line = "  ".join(f"{name} {cost.cpu_us:.2f}" for name, cost in taken.items())
-        note = "warm-up, not counted" if number == 0 else "CPU us per event"
-        print(f"round {number}, {note}: {line}", flush=True)
-        if number > 0:
-            for name, cost in taken.items():
-                costs[name].append(cost)
+        print(f"round {number}, CPU us per event: {line}", flush=True)
+        for name, cost in taken.items():
+            costs[name].append(cost)
     return costs
 
 
@@ -112,7 +110,11 @@ def _alone(measured: Callable[[], Cost]) -> Cost:
 
 
 def _predictions(job: Job) -> list[bytes]:
-    """Let the consumer score once, and keep its predictions: the bytes that the floor produces."""
+    """
+    Let the consumer score once, and keep its predictions: the bytes that the floor produces.
+
+    It also warms up the caches of kernels and pages.
+    """
     servers, total = job.servers, job.total
     quickscorer = job.models["quickscorer"]
     _alone(partial(consumer_pass, servers, quickscorer, "at-least-once", total))

@@ -30,6 +30,7 @@ def run(module, *arguments, **variables):
         capture_output=True,
         text=True,
         timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout
@@ -61,18 +62,13 @@ def test_the_benchmark_accounts_for_all_of_its_cost(jvm, tmp_path):
     assert result["bytes_per_card"] > 0
 
 
-@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
-def test_the_demo_accounts_for_every_event(tmp_path, guarantee):
-    """`make demo`, on the embedded broker, and exactly-once on a real one."""
-    broker = "embedded" if guarantee == "at-least-once" else "kafka"
-    if why := why_missing(Rung(broker)):
-        missing(why)
-
-    printed = run("demo", "--json", DEMO_SECONDS="20", DEMO_GUARANTEE=guarantee, BROKER=broker)
+def test_the_demo_accounts_for_every_event():
+    """`make demo`, on the embedded broker."""
+    printed = run("demo", "--json", DEMO_SECONDS="20", BROKER="embedded")
 
     found = json.loads(printed)
     assert found["events_in"] == found["predictions"] + found["dead_letters"] + found["skipped"]
     assert (found["dead_letters"], found["skipped"]) == (4, 1)
     assert found["predictions"] > 10_000
-    assert (found["broker"], found["guarantee"]) == (broker, guarantee)
+    assert (found["broker"], found["guarantee"]) == ("embedded", "at-least-once")
     assert found["latency_p50_seconds"] > 0
