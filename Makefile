@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo kafka quality bench test-docker docs lock
+.PHONY: help setup check test test-slow demo kafka quality bench test-docker docs lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ check: setup ## format, lint, types, layers, generated documentation
 test: setup ## all tests: on a real Kafka where Java and Maven are at hand, which CI=true demands
 	@$(RUN) -m tests.brokers fetch || [ "$$CI" != true ]
 	@$(RUN) -m pytest
+
+test-slow: setup ## all tests, each in its long form
+	@FRAUDSTREAM_SLOW=1 $(RUN) -m pytest
 
 demo: setup ## a stream scored live; BROKER=kafka, DEMO_SECONDS=60, DEMO_FLAGS=--json
 	@$(RUN) -m demo $(DEMO_FLAGS)
