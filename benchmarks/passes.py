@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Message, Producer
 from numpy.typing import NDArray
 
 from consumer.adapters import kafka_clients
-from consumer.app import App
+from consumer.app import App, rehearse
 from consumer.core.batching import BatchControl
 from consumer.settings import Settings
 
@@ -146,7 +146,7 @@ def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: in
     app = App(settings_for(bootstrap_servers, model, guarantee))
     stages = _count_cpu_of_stages(app)
     app._http.start()
-    app._warm_up()
+    rehearse(app._bundle)
     app._labels.load(lambda: True)
     if hasattr(app._sink, "open"):
         app._sink.open()

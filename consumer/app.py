@@ -25,6 +25,7 @@ from consumer.adapters.lag import LagMonitor
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.restore import StateRestorer
+from consumer.adapters.topics import require_topics
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
 from consumer.core.dead_letter import DeadLetters
@@ -79,9 +80,10 @@ class App:
             stack.callback(self._telemetry.stopped)
             self._http.start()
             stack.callback(self._http.stop)
-            self._warm_up()
+            rehearse(self._bundle)
             stack.callback(self._labels.close)
-            self._labels.load(lambda: not self._stopping.is_set())
+            require_topics(self._settings, self._not_stopping)
+            self._labels.load(self._not_stopping)
             if isinstance(self._sink, ExactlyOnceSink):
                 self._sink.open()
             stack.callback(self._sink.close)
@@ -166,13 +168,6 @@ class App:
             clock=lambda: time.time_ns() // 1_000,
         )
 
-    def _warm_up(self) -> None:
-        bundle = self._bundle
-        explainer = Explainer(bundle.feature_set, bundle.genuine_medians)
-        predictions = PredictionEncoder("", "", bundle.identity)
-        alerts = AlertEncoder("", "", bundle.identity, alert_window=1)
-        warm_up(self._decoder, bundle.feature_set, bundle.model, explainer, predictions, alerts)
-
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:
             self._telemetry.client_error(client, error.name(), error.str())
@@ -181,10 +176,13 @@ class App:
 
         return tell
 
+    def _not_stopping(self) -> bool:
+        return not self._stopping.is_set()
+
     def _keep_going(self) -> bool:
         if self._fatal is not None:
             raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
-        return not self._stopping.is_set()
+        return self._not_stopping()
 
     def _live(self) -> dict[str, bool]:
         limit = int(self._settings.kafka.get("max.poll.interval.ms", 300_000)) / 2_000
@@ -220,6 +218,18 @@ class App:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def rehearse(bundle: Bundle) -> None:
+    """Score made-up payments, which compiles every kernel that is not in the cache."""
+    warm_up(
+        PaymentDecoder([schemas.load("transaction")]),
+        bundle.feature_set,
+        bundle.model,
+        Explainer(bundle.feature_set, bundle.genuine_medians),
+        PredictionEncoder("", "", bundle.identity),
+        AlertEncoder("", "", bundle.identity, alert_window=1),
+    )
 
 
 def micros(seconds: float) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -67,19 +68,25 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
-    """Check configuration and model bundle, and report every fault at once."""
+    """
+    Check configuration and model bundle, and report every fault at once.
+
+    Scores made-up payments besides, without a broker, which compiles what is not in the cache.
+    """
     with _exit_codes():
         settings = load_settings(config)
         from consumer.adapters.kafka_clients import check_properties
         from consumer.adapters.model_bundle import load_bundle
+        from consumer.app import rehearse
+
+        def check_bundle() -> None:
+            bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+            rehearse(bundle)
 
         faults: list[str] = []
-        for part in (
-            lambda: check_properties(settings),
-            lambda: load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle),
-        ):
+        for check_part in (partial(check_properties, settings), check_bundle):
             try:
-                part()
+                check_part()
             except ConfigError as error:
                 faults += error.faults
         if faults:

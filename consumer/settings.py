@@ -397,7 +397,7 @@ def _property_name(key: str) -> str:
     """
     A variable's name holds no dots: FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS is bootstrap.servers.
     """
-    return key if "." in key else key.replace("_", ".")
+    return key if "." in key or key == "log_level" else key.replace("_", ".")
 
 
 def _property_value(value: object) -> object:

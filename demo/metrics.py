@@ -43,7 +43,7 @@ class Scrape:
 def scrape(port: int) -> Scrape:
     """Read /metrics of the consumer on this machine. Raises OSError while it does not answer."""
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{port}/metrics/", timeout=_TIMEOUT_SECONDS
+        f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS
     ) as answer:
         text = answer.read().decode()
     values: dict[str, list[tuple[dict[str, str], float]]] = {}

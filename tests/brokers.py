@@ -284,7 +284,9 @@ def main() -> None:
             print(f"Apache Kafka's jars are in {ensure_jars()}")
             return
         choice = choose(arguments.rung, os.environ)
-        with suppress(KeyboardInterrupt), open_broker(choice, arguments.nodes, port=arguments.port):
+        opened = open_broker(choice, arguments.nodes, port=arguments.port)
+        with suppress(KeyboardInterrupt), opened as broker:
+            print(broker.bootstrap_servers, flush=True)  # alone on stdout, for a script
             signal.pause()
     except BrokerUnavailable as error:
         sys.exit(str(error))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import uvicorn
-from prometheus_client import CollectorRegistry, make_asgi_app
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from consumer.errors import ConfigError
 
@@ -44,7 +45,7 @@ class HttpServer:
             routes=[
                 Route("/livez", _answer(live)),
                 Route("/readyz", _answer(ready)),
-                Mount("/metrics", make_asgi_app(registry)),
+                Route("/metrics", _exposition(registry)),
             ]
         )
         self._server = uvicorn.Server(
@@ -70,6 +71,17 @@ class HttpServer:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(_START_SECONDS)
+        self._socket.close()
+
+
+def _exposition(registry: CollectorRegistry) -> Callable[[Request], Response]:
+    """Serve the path itself: make_asgi_app, mounted, would redirect to one with a slash."""
+
+    def endpoint(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})
+
+    return endpoint
 
 
 def _answer(checks: Checks) -> Callable[[Request], JSONResponse]:

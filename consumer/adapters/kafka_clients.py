@@ -78,7 +78,7 @@ def place(message: Message) -> tuple[int, int]:
 
 def admin_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration of an admin client."""
-    return dict(_without(settings.kafka, _PRODUCER_ONLY | _CONSUMER_ONLY))
+    return {**_quiet(settings.kafka), **_without(settings.kafka, _PRODUCER_ONLY | _CONSUMER_ONLY)}
 
 
 def producer_config(settings: Settings, on_error: ErrorCallback) -> dict[str, Any]:
@@ -104,6 +104,9 @@ def transactional_config(settings: Settings, on_error: ErrorCallback, slot: int)
     config = producer_config(settings, on_error)
     config["transactional.id"] = f"{settings.group}-{settings.instance.id}-{slot}"
     config.setdefault("transaction.timeout.ms", 60_000)
+    # When all brokers are away, librdkafka 2.16 forgets them and bootstraps again; the next
+    # send_offsets_to_transaction() then waits, for ever, for the coordinator that it had known.
+    config.setdefault("metadata.recovery.strategy", "none")
     return config
 
 
@@ -137,7 +140,18 @@ def check_properties(settings: Settings) -> None:
 
 def _client(settings: Settings, on_error: ErrorCallback) -> dict[str, Any]:
     name = f"fraudstream-{settings.instance.id}" if settings.instance.id else "fraudstream"
-    return {"client.id": settings.kafka.get("client.id", name), "error_cb": on_error}
+    return {
+        "client.id": settings.kafka.get("client.id", name),
+        "error_cb": on_error,
+        **_quiet(settings.kafka),
+    }
+
+
+def _quiet(kafka: Mapping[str, str]) -> dict[str, str]:
+    """
+    Keep the client's own lines out of our log, unless they were asked for: error_cb tells the same.
+    """
+    return {} if kafka.keys() & {"debug", "log_level"} else {"log_level": "2"}
 
 
 def _eager_or_not(kafka: Mapping[str, str]) -> dict[str, str]:

@@ -54,7 +54,8 @@ def consequence(error: KafkaError) -> Consequence:
     Say what follows from an error.
 
     The table decides where it knows the code: an error made from a plain code answers False to
-    retriable() even for a lost connection. Whatever nobody placed is fatal, as rdkafka.h advises.
+    retriable() even for a lost connection. A transaction that has to be aborted may be tried again.
+    Whatever nobody placed is fatal, as rdkafka.h advises.
     """
     if error.fatal():
         return Consequence.FATAL
@@ -65,7 +66,8 @@ def consequence(error: KafkaError) -> Consequence:
     ):
         if error.code() in codes:
             return follows
-    return Consequence.RETRY if error.retriable() else Consequence.FATAL
+    may_go_on = error.retriable() or error.txn_requires_abort()
+    return Consequence.RETRY if may_go_on else Consequence.FATAL
 
 
 def kafka_error(exception: KafkaException) -> KafkaError:

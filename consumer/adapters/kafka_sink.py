@@ -42,6 +42,10 @@ class _Deliveries:
     def __init__(self) -> None:
         self.failed: KafkaError | None = None
 
+    def begin(self) -> None:
+        """Forget what became of an earlier batch."""
+        self.failed = None
+
     def report(self, error: KafkaError | None, _: Message) -> None:
         """Keep the first failure. Must not raise: that would surface from an unrelated call."""
         if error is not None and self.failed is None:
@@ -75,7 +79,7 @@ class AtLeastOnceSink:
         if not next_offsets:
             return
         deadline = time.monotonic() + self._outage_limit
-        self._deliveries.failed = None
+        self._deliveries.begin()
         produce(self._producer, outputs)
         while self._producer.flush(_SLICE_SECONDS) > 0:
             if time.monotonic() > deadline:
@@ -122,7 +126,8 @@ class ExactlyOnceSink:
         outage_limit_seconds: float,
     ) -> None:
         """`configs` are those of kafka_clients.transactional_config, one for each slot."""
-        self._configs = configs
+        self._deliveries = _Deliveries()
+        self._configs = [{**config, "on_delivery": self._deliveries.report} for config in configs]
         self._producers: list[Producer | None] = [None] * len(configs)
         self._transaction_seconds = min(int(c["transaction.timeout.ms"]) for c in configs) / 1_000
         self._membership = membership
@@ -150,10 +155,13 @@ class ExactlyOnceSink:
         slot, self._turn = self._turn, (self._turn + 1) % len(self._configs)
         transaction = _Transaction(self._ready_producer(slot), self._transaction_seconds)
         offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
+        self._deliveries.begin()
         try:
             transaction.run(outputs, offsets, self._membership.group_metadata)
         except KafkaException as exception:
             error = kafka_error(exception)
+            if error.code() == KafkaError._INCONSISTENT and self._deliveries.failed is not None:
+                error = self._deliveries.failed  # the commit knows how many failed, and not why
         except BaseException:
             self._end(slot, transaction)
             raise
@@ -187,8 +195,13 @@ class ExactlyOnceSink:
             raise consequent(error)
 
     def _end(self, slot: int, transaction: "_Transaction") -> None:
-        """Leave no transaction open: abort it, or replace its producer, whose successor ends it."""
-        if transaction.abort():
+        """
+        Leave no transaction open: abort it, or replace its producer, whose successor ends it.
+
+        A producer that could not deliver is not used again: its sequence has a hole, for which the
+        broker refuses what comes after the abort.
+        """
+        if self._deliveries.failed is None and transaction.abort():
             return
         self._telemetry.producer_replaced()
         self._producers[slot] = None

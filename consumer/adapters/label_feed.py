@@ -10,11 +10,12 @@ from consumer.adapters.kafka_clients import place
 from consumer.adapters.log_reader import LogReader
 from consumer.core.batch import LabelsKnown
 from consumer.core.labels import TerminalFrauds
-from consumer.errors import ConfigError, FatalError
+from consumer.errors import FatalError
 from consumer.telemetry import Telemetry
 
 _SECONDS_BETWEEN_METADATA: Final = 60.0
 _REQUEST_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.05
 _MOST_RECORDS: Final = 10_000
 
 
@@ -48,17 +49,10 @@ class LabelFeed:
     def load(self, keep_waiting: Callable[[], bool]) -> None:
         """
         Read the topic to its present end, however long it takes; False from `keep_waiting` stops.
-
-        Raises ConfigError when the topic does not exist.
         """
         begin = time.monotonic()
         while keep_waiting():
             try:
-                partitions = self._ends.partitions(_REQUEST_SECONDS)
-                if not partitions:
-                    raise ConfigError(
-                        f"topic {self._topic} does not exist; run `fraudstream topics`"
-                    )
                 if self._reached_end(time.monotonic() + _REQUEST_SECONDS):
                     self._telemetry.labels_loaded(
                         self._frauds.fraud_count, time.monotonic() - begin
@@ -73,10 +67,13 @@ class LabelFeed:
 
         Waits `max_wait_seconds` at most: what is known by then is used, and called stale.
         """
-        try:
-            reached = self._reached_end(time.monotonic() + self._max_wait)
-        except KafkaException:
-            reached = False
+        deadline = time.monotonic() + self._max_wait
+        reached = False
+        while not reached and time.monotonic() < deadline:
+            try:
+                reached = self._reached_end(deadline)
+            except KafkaException:
+                time.sleep(_RETRY_SECONDS)  # the brokers may come back in time
         if reached is self._stale:
             self._stale = not reached
             self._telemetry.labels_stale(stale=self._stale)

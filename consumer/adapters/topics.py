@@ -1,6 +1,6 @@
 """What the guarantee and the windows ask of the topics: create them so, or say what differs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +14,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, 
 
 from consumer.adapters import kafka_clients
 from consumer.core.feature_sets import ARRIVAL_1
-from consumer.errors import FatalError
+from consumer.errors import ConfigError, FatalError
 from consumer.settings import Settings
 
 _REQUEST_SECONDS: Final = 30.0
+_METADATA_SECONDS: Final = 2.0
 _FOREVER: Final = -1
 _MARGIN_DAYS: Final = 1
 _DAY_MS: Final = 86_400_000
@@ -66,6 +67,39 @@ def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
         TopicNeeds(topics.labels, 1, _FOREVER),
         TopicNeeds(settings.dead_letter_topic, partitions, None, _DEAD_LETTER_BYTES),
     ]
+
+
+def require_topics(settings: Settings, keep_waiting: Callable[[], bool]) -> None:
+    """
+    Return when brokers answer that all topics exist; False from `keep_waiting` stops the wait.
+
+    Raises ConfigError with a sentence for each that is missing or too narrow: a record that cannot
+    be written holds up its partition for ever.
+    """
+    admin = AdminClient(kafka_clients.admin_config(settings))
+    while keep_waiting():
+        try:
+            existing = admin.list_topics(timeout=_METADATA_SECONDS).topics
+        except KafkaException:  # the other clients tell of it; brokers may come back
+            continue
+        found = {name: len(topic.partitions) for name, topic in existing.items()}
+        faults = list(_unusable(settings, found))
+        if faults:
+            raise ConfigError(faults)
+        return
+
+
+def _unusable(settings: Settings, found: Mapping[str, int]) -> Iterator[str]:
+    dead_letters = settings.dead_letter_topic
+    width = found.get(settings.topics.input, 0)
+    for need in needs(settings, width):
+        if need.name not in found:
+            yield f"topic {need.name} does not exist; run `fraudstream topics`"
+        elif need.name == dead_letters and found[dead_letters] < width:
+            yield (
+                f"topic {dead_letters} has {found[dead_letters]} partitions and the input {width}:"
+                " a dead letter keeps its partition; add some"
+            )
 
 
 def ensure_topics(

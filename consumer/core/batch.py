@@ -26,8 +26,13 @@ class Text:
         return self.buffer[start : start + int(self.lengths[slot, row])].tobytes()
 
     def take(self, rows: NDArray[np.intp]) -> "Text":
-        """Return the spans of these rows over the same buffer."""
-        return Text(self.names, self.buffer, self.starts[:, rows], self.lengths[:, rows])
+        """
+        Return the spans of these rows over the same buffer.
+
+        By take(): it keeps the order in memory that kernels are compiled for, indexing does not.
+        """
+        starts, lengths = (spans.take(rows, axis=1) for spans in (self.starts, self.lengths))
+        return Text(self.names, self.buffer, starts, lengths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Compile or load every kernel before the group is joined, so that the first batch
 import uuid
 from typing import Any, Final
 
+import fastavro
 import numpy as np
 
 import schemas
@@ -23,28 +24,35 @@ from consumer.core.state import VelocityState
 from consumer.records import Records
 
 _TIME: Final = 1_577_836_800_000_000  # 2020-01-01
-_ID: Final = str(uuid.UUID(int=0))
+_ID, _OTHER_ID = (str(uuid.UUID(int=k)) for k in range(2))
+_MANY: Final = 1_025
 
 
 def warm_up(
     decoder: PaymentDecoder, feature_set: FeatureSet, model: Model, explainer: Explainer,
     predictions: PredictionEncoder, alerts: AlertEncoder,
 ) -> None:  # fmt: skip
-    """Carry one made-up payment through every step, over a state that is then thrown away."""
+    """
+    Carry made-up payments through every step, over a state that is then thrown away.
+
+    They are of more cards and terminals than fresh tables have room for, so that these grow.
+    """
     frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-    frauds.add([_value("label", _LABEL)], [0])
+    names = [str(k) for k in range(_MANY)]
+    claims = [{**_LABEL, "label_id": k, "terminal_id": k, "transaction_id": k} for k in names]
+    again = {**claims[0], "label_id": _OTHER_ID, "published_at": _TIME - 1}
+    frauds.add([_value("label", claim) for claim in (*claims, again)], [0] * (_MANY + 1))
     state = VelocityState(feature_set.windows, grace=0, alert_window=1)
     state.begin(0)
-    zeros = np.zeros(1, np.int64)
-    live = np.ones(1, np.bool_)
+    zeros = np.zeros(_MANY, np.int64)
     records = Records(
         "",
-        [_value("transaction", _PAYMENT)],
-        [b"card"],
+        [_value("transaction", {**_PAYMENT, "card_id": name}) for name in names],
+        [name.encode() for name in names],
         zeros,
-        zeros,
+        np.arange(_MANY),
         zeros - 1,
-        live,
+        np.ones(_MANY, np.bool_),
         lambda _: [],
     )
     events, _ = decoder.decode(records)
@@ -58,8 +66,17 @@ def warm_up(
 
 
 def _value(name: str, fields: dict[str, Any]) -> bytes:
-    schema = schemas.load(name)
-    return schemas.single_object_header(schema) + encoded(schema, fields)
+    header, schema = _SCHEMAS[name]
+    return header + encoded(schema, fields)
+
+
+_SCHEMAS: Final = {
+    name: (
+        schemas.single_object_header(schemas.load(name)),
+        fastavro.parse_schema(schemas.load(name)),
+    )
+    for name in ("transaction", "label")
+}
 
 
 _COMMON: Final[dict[str, Any]] = {

@@ -22,6 +22,8 @@ def run_embedded(nodes: int) -> Iterator[tuple[str, Callable[[str, int], None]]]
     kafka.rd_kafka_conf_set(silent, b"log_level", b"0", None, ctypes.c_size_t(0))
     client = ctypes.c_void_p(kafka.rd_kafka_new(0, silent, None, ctypes.c_size_t(0)))
     cluster = ctypes.c_void_p(kafka.rd_kafka_mock_cluster_new(client, nodes))
+    # By default 3 s, in which members with short sessions are thrown out again and again.
+    kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
 
     def create(topic: str, partitions: int) -> None:
         if code := kafka.rd_kafka_mock_topic_create(cluster, topic.encode(), partitions, 1):

@@ -1,0 +1,31 @@
+"""A model for this traffic: it flags large payments, and those at terminals with frauds."""
+
+from pathlib import Path
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.manifest import Thresholds
+from tests.integration.history import decode
+from tests.integration.oracle import DAY, Partition
+from tests.integration.traffic import Traffic
+from training.bundle import Trained, write_bundle
+
+
+def write_model(folder: Path) -> None:
+    """Train on payments like those that the tests send; about one in ten reaches review."""
+    traffic, history = Traffic(99), Partition(DAY)
+    rng = np.random.default_rng(0)
+    rows = np.empty((4_000, len(ARRIVAL_1.names)), np.float32)
+    for row in rows:
+        payment = decode("transaction", traffic.payment().value)
+        row[:], _ = history.observe(payment, np.sort(rng.poisson(1.0, 3)).tolist())
+    frauds = rows[:, ARRIVAL_1.names.index("terminal_frauds_7d")]
+    is_fraud = rows[:, 0] + 20 * frauds + 20 * rng.normal(size=len(rows)) > 100
+    classifier = HistGradientBoostingClassifier(
+        max_iter=20, max_leaf_nodes=31, early_stopping=False, random_state=0
+    ).fit(rows, is_fraud)
+    thresholds = Thresholds(challenge=0.2, review=0.4, decline=0.8)
+    trained = Trained(classifier, rows, is_fraud, thresholds, {"payments": len(rows)}, {})
+    write_bundle(folder, trained, ARRIVAL_1, "integration", "auto")

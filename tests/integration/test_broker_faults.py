@@ -1,0 +1,71 @@
+import random
+import time
+
+import psutil
+
+from tests.integration.checker import check
+from tests.integration.conftest import BOTH
+from tests.integration.harness import SLOW, eventually
+
+SMALL = {"batch": {"max_records": 20}, "labels": {"max_wait": "60s"}}
+"""Labels are waited for, as long as an outage of these tests may take."""
+LAG = ("consumer_lag_messages", "consumer_lag_seconds", "partition_last_stable_offset")
+
+
+def let_pass(seconds: float) -> None:
+    """Let a fault last: nothing is waited for."""
+    begin = time.monotonic()
+    eventually(lambda: time.monotonic() - begin > seconds, seconds + 5)
+
+
+def test_a_broker_that_stops_answering(node, scene):
+    """
+    The broker is frozen in the middle of commits, for less and for more than
+    transaction.timeout.ms: whatever became of the transaction in hand, nothing is lost or repeated.
+    """
+    draw = random.Random(1)
+    consumer = scene.start(**SMALL)
+    with scene.feed(200):
+        for seconds in (1, 7) * (4 if SLOW else 1):
+            consumer.go_on(50)
+            let_pass(draw.uniform(0, 0.1))
+            node.pause()
+            try:
+                let_pass(seconds)
+            finally:
+                node.resume()
+        consumer.go_on(50)
+
+    scene.wait_done()
+
+    assert consumer.exit_code is None
+    assert check(scene.history()) == []
+
+
+@BOTH
+def test_the_only_broker_dies_and_comes_back(node, scene):
+    """
+    While the broker is away the consumer waits, within the memory that it had, and shows no lag
+    rather than an old one; then it goes on by itself.
+    """
+    consumer = scene.start(**SMALL)
+    with scene.feed(200):
+        consumer.go_on()
+        memory = psutil.Process(consumer.pid)
+        before = memory.memory_info().rss
+        node.kill()
+        try:
+            eventually(lambda: not any(consumer.total(name) for name in LAG), 20, consumer.tail)
+            series = {name for name, _ in consumer.metrics()}
+            assert series.isdisjoint(LAG)
+        finally:
+            node.restart()
+        consumer.go_on()
+        after = memory.memory_info().rss
+
+    scene.wait_done()
+
+    assert consumer.exit_code is None
+    assert after - before < 64 * 2**20
+    eventually(lambda: {name for name, _ in consumer.metrics()} >= set(LAG), 20)
+    assert check(scene.history()) == []

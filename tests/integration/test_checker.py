@@ -1,0 +1,224 @@
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.integration.checker import check
+from tests.integration.history import PREFIX, History, Read, decode, source
+from tests.integration.sound_history import BUNDLE, encode, sound_history
+
+
+@pytest.fixture(scope="module")
+def good() -> History:
+    return sound_history()
+
+
+def rules(history: History) -> set[str]:
+    return {violation.rule for violation in check(history)}
+
+
+def changed(read: Read, **fields: Any) -> Read:
+    name = {"predictions": "prediction", "alerts": "alert"}[read.topic]
+    return replace(read, value=encode(name, decode(name, read.value) | fields))
+
+
+def with_prediction(history: History, at: int, **fields: Any) -> History:
+    predictions = list(history.predictions)
+    predictions[at] = changed(predictions[at], **fields)
+    return replace(history, predictions=predictions)
+
+
+def with_letter(history: History, reason: str, **changes: Any) -> History:
+    """Change the dead letter of one reason."""
+    letters = [
+        replace(read, **changes) if (PREFIX + "reason", reason.encode()) in read.headers else read
+        for read in history.dead_letters
+    ]
+    return replace(history, dead_letters=letters)
+
+
+def again(read: Read, **fields: Any) -> Read:
+    """Return the record once more, at the end of the topic, with some of it changed."""
+    return replace(changed(read, **fields), offset=10_000)
+
+
+def decoded(history: History, at: int) -> dict[str, Any]:
+    return decode("prediction", history.predictions[at].value)
+
+
+def without_late_flags(history: History) -> History:
+    late = next(i for i in range(300) if decoded(history, i)["degraded"])
+    return with_prediction(history, late, degraded=[])
+
+
+def without_late_alert(history: History) -> History:
+    late = {source(p) for p in map(partial(decoded, history), range(300)) if p["degraded"]}
+    alerts = [read for read in history.alerts if source(decode("alert", read.value)) not in late]
+    return replace(history, alerts=alerts)
+
+
+def swapped_within_a_card(reads: list[Read]) -> list[Read]:
+    first = reads[0]
+    second = next(r for r in reads[1:] if (r.key, r.partition) == (first.key, first.partition))
+    return exchanged(reads, first, second)
+
+
+def swapped_within_a_partition(reads: list[Read]) -> list[Read]:
+    first = reads[0]
+    second = next(r for r in reads[1:] if r.partition == first.partition)
+    return exchanged(reads, first, second)
+
+
+def exchanged(reads: list[Read], first: Read, second: Read) -> list[Read]:
+    others = [read for read in reads if read not in (first, second)]
+    return [replace(first, offset=second.offset), replace(second, offset=first.offset), *others]
+
+
+def test_a_sound_history_has_no_violations(good):
+    """What the oracle made satisfies every rule; or no finding would mean anything."""
+    assert len(good.predictions) == 300
+    assert len(good.dead_letters) >= 10
+    assert len(good.alerts) >= 10
+    assert check(good) == []
+
+
+MUTATIONS = {
+    "nothing was sent": ("nothing checked", lambda h: replace(h, sent=[])),
+    "a prediction is gone": ("lost", lambda h: replace(h, predictions=h.predictions[1:])),
+    "a dead letter is gone": ("lost", lambda h: replace(h, dead_letters=h.dead_letters[:-1])),
+    "a prediction came twice": (
+        "duplicate",
+        lambda h: replace(h, predictions=[*h.predictions, again(h.predictions[0])]),
+    ),
+    "an alert came twice": (
+        "duplicate",
+        lambda h: replace(h, alerts=[*h.alerts, again(h.alerts[0])]),
+    ),
+    "a dead letter came twice": (
+        "duplicate",
+        lambda h: replace(
+            h, dead_letters=[*h.dead_letters, replace(h.dead_letters[0], offset=10_000)]
+        ),
+    ),
+    "a second prediction differs": (
+        "changed",
+        lambda h: replace(
+            h,
+            exactly_once=False,
+            predictions=[*h.predictions, again(h.predictions[0], probability=0.123)],
+        ),
+    ),
+    "two predictions changed places": (
+        "order",
+        lambda h: replace(h, predictions=swapped_within_a_card(h.predictions)),
+    ),
+    "two dead letters changed places": (
+        "order",
+        lambda h: replace(h, dead_letters=swapped_within_a_partition(h.dead_letters)),
+    ),
+    "a prediction of no input": ("phantom", lambda h: with_prediction(h, 3, source_offset=9_999)),
+    "a prediction of a refused record": (
+        "phantom",
+        lambda h: replace(
+            h,
+            predictions=[
+                *h.predictions,
+                again(
+                    h.predictions[0],
+                    source_partition=h.dead_letters[0].partition,
+                    source_offset=h.dead_letters[0].offset,
+                ),
+            ],
+        ),
+    ),
+    "a dead letter of another reason": (
+        "phantom",
+        lambda h: with_letter(
+            h, "decode", headers=((PREFIX + "partition", b"0"), (PREFIX + "offset", b"0"))
+        ),
+    ),
+    "a feature is wrong": (
+        "features",
+        lambda h: with_prediction(h, 50, features=[*decoded(h, 50)["features"][:-1], 77.0]),
+    ),
+    "a copied field is wrong": ("prediction", lambda h: with_prediction(h, 9, terminal_id="t")),
+    "a decision is not the policy's": (
+        "prediction",
+        lambda h: with_prediction(h, 9, probability=0.5, score=500, decision="DECLINE"),
+    ),
+    "another scorer disagrees": (
+        "probability",
+        lambda h: replace(h, bundle=replace(BUNDLE, score=lambda rows: [2.0] * len(rows))),
+    ),
+    "a flag nobody brought about": (
+        "degraded",
+        lambda h: with_prediction(h, 9, degraded=["STATE_COLD"]),
+    ),
+    "a late payment is not flagged": ("degraded", without_late_flags),
+    "a label was missed": ("labels", lambda h: with_prediction(h, -1, label_offsets=[0])),
+    "a label was made up": ("labels", lambda h: with_prediction(h, -1, label_offsets=[999])),
+    "a dead letter is truncated": (
+        "dead letter",
+        lambda h: with_letter(h, "trailing", value=b"\xc3\x01"),
+    ),
+    "a dead letter lost its key": ("dead letter", lambda h: with_letter(h, "decode", key=None)),
+    "a dead letter moved": ("dead letter", lambda h: with_letter(h, "decode", partition=7)),
+    "a dead letter has another time": ("dead letter", lambda h: with_letter(h, "id", timestamp=1)),
+    "a card number in a dead letter": (
+        "dead letter",
+        lambda h: with_letter(h, "card_number", value=b"4111"),
+    ),
+    "a transaction is open": ("open transaction", lambda h: replace(h, stuck=[("alerts", 1)])),
+    "an offset is not committed": (
+        "committed",
+        lambda h: replace(h, committed={**h.committed, 0: 1}, complete=False),
+    ),
+    "the end is not committed": (
+        "committed",
+        lambda h: replace(h, committed={**h.committed, 0: h.ends[0] - 1}),
+    ),
+    "an input is not in the journal": (
+        "journal",
+        lambda h: replace(h, ends={**h.ends, 0: h.ends[0] + 1}),
+    ),
+    "the alert of a late payment is missing": ("alert", without_late_alert),
+    "an alert is missing": ("alert", lambda h: replace(h, alerts=h.alerts[1:])),
+    "an alert that is not due": (
+        "alert",
+        lambda h: replace(h, alerts=[*h.alerts, again(h.alerts[0], source_offset=9_999)]),
+    ),
+    "an alert of another window": (
+        "alert",
+        lambda h: replace(h, alerts=[changed(h.alerts[0], window_start=0), *h.alerts[1:]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_flaw_is_named(good, name):
+    """The checker can fail: each flaw put into a sound history is found by the rule it breaks."""
+    rule, mutate = MUTATIONS[name]
+
+    assert rule in rules(mutate(good))
+
+
+def test_at_least_once_allows_a_second_identical_prediction(good):
+    """Only scored_at, degraded and label_offsets may differ between two of the same."""
+    twice = [*good.predictions, again(good.predictions[0], scored_at=5)]
+
+    assert check(replace(good, exactly_once=False, predictions=twice)) == []
+
+
+def test_an_incomplete_history_may_lack_what_is_not_committed(good):
+    """Until all is done, outcomes are only due below the committed offset."""
+    committed = {**good.committed, 0: good.ends[0] - 1}
+    last = [
+        p for p in good.predictions if source(decode("prediction", p.value)) != (0, committed[0])
+    ]
+    alerts = [a for a in good.alerts if source(decode("alert", a.value)) != (0, committed[0])]
+    cut = replace(good, predictions=last, alerts=alerts, committed=committed)
+
+    assert len(last) == len(good.predictions) - 1
+    assert rules(cut) == {"lost", "committed"}
+    assert check(replace(cut, complete=False)) == []

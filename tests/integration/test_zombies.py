@@ -1,0 +1,36 @@
+import signal
+import time
+
+from tests.integration.checker import check
+from tests.integration.conftest import BOTH
+from tests.integration.harness import SLOW, eventually
+
+SMALL = {"batch": {"max_records": 20}}
+SHORT, LONG = 3.0, 7.5
+"""Seconds: beyond session.timeout.ms, within and beyond transaction.timeout.ms."""
+
+
+@BOTH
+def test_a_stopped_instance_wakes_up_as_a_zombie(real, scene):
+    """
+    SIGSTOP in the middle of a batch until the session is over and another has its partitions, then
+    SIGCONT: what the zombie held is refused or is the same again, and it joins as a new member.
+    """
+    with scene.feed(200):
+        zombie = scene.start("zombie", **SMALL)
+        zombie.go_on(50)
+        other = scene.start("other", **SMALL)
+        other.go_on(50)
+        for seconds in (SHORT, LONG) * 5 if SLOW else (SHORT, LONG)[: 1 + scene.exactly_once]:
+            zombie.go_on(50)
+            zombie.signal(signal.SIGSTOP)
+            begin = time.monotonic()
+            eventually(lambda: other.total("assigned_partitions") == 4, 20, other.tail)
+            eventually(lambda: time.monotonic() - begin > seconds, 20)  # noqa: B023 - asked at once
+            zombie.signal(signal.SIGCONT)
+            eventually(lambda: zombie.total("assigned_partitions") == 2, 20, zombie.tail)
+
+    scene.wait_done()
+
+    assert zombie.exit_code is None
+    assert check(scene.history()) == []

@@ -1,0 +1,266 @@
+"""What upstream applications send: payments, labels and rubbish, and what each must become."""
+
+import io
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import fastavro
+from confluent_kafka import KafkaError, Message, Producer
+
+import schemas
+from tests.builders import DAY, JANUARY, label, payment
+
+HOUR = DAY // 24
+PREDICTION, TOMBSTONE = "prediction", "tombstone"
+_SCHEMAS = {name: fastavro.parse_schema(schemas.load(name)) for name in ("transaction", "label")}
+_HEADERS = {name: schemas.single_object_header(schemas.load(name)) for name in _SCHEMAS}
+
+
+@dataclass(frozen=True)
+class Input:
+    """A record to send, and its only right outcome: a prediction, tombstone, or a reason."""
+
+    key: bytes | None
+    value: bytes | None
+    outcome: str = PREDICTION
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sent(Input):
+    """
+    An input that the broker acknowledged.
+
+    `labels_before` is how far the label topic was acknowledged when it was sent.
+    """
+
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    labels_before: int = 0
+
+
+def encode(name: str, fields: dict[str, Any]) -> bytes:
+    """Return the record in Avro single-object encoding."""
+    out = io.BytesIO(_HEADERS[name])
+    out.seek(0, io.SEEK_END)
+    fastavro.schemaless_writer(out, _SCHEMAS[name], fields)
+    return out.getvalue()
+
+
+class Traffic:
+    """An endless stream of payments on an event clock that never goes back, and of labels."""
+
+    def __init__(self, seed: int, cards: int = 60, terminals: int = 12) -> None:
+        """Equal seeds make equal streams."""
+        self.random = random.Random(seed)
+        self.clock = JANUARY
+        self._cards = [f"card-{k}" for k in range(cards)]
+        self._terminals = [f"terminal-{k}" for k in range(terminals)]
+        self._number = seed * 1_000_000
+        self._labelled: list[dict[str, Any]] = []
+        self._taken_back: list[dict[str, Any]] = []
+        self._last = payment()
+
+    def payment(self, **overrides: Any) -> Input:
+        """Return the next payment; a tenth is out of order, and one in a hundred is late."""
+        fields = self._fields() | overrides
+        return Input(fields["card_id"].encode(), encode("transaction", fields))
+
+    def label(self) -> bytes:
+        """
+        Return a label for the last payment; or one that takes an earlier label back, claims anew
+        what was taken back, or comes again. None says anything of the time before it: a payment
+        read again would then not get the same features.
+        """
+        draw = self.random.random()
+        if self._labelled and draw < 0.1:
+            earlier = self._labelled.pop(0)
+            self._taken_back.append(earlier)
+            changes = {"verdict": "GENUINE", "supersedes": earlier["label_id"]}
+        elif self._taken_back and draw < 0.2:
+            earlier, changes = self._taken_back.pop(0), {}
+        elif self._labelled and draw < 0.3:
+            return encode("label", self._labelled[0] | {"published_at": self.clock})
+        else:
+            names = ("transaction_id", "card_id", "terminal_id", "event_time", "amount_minor")
+            earlier, changes = label(0, **{name: self._last[name] for name in names}), {}
+        changes["label_id"] = str(uuid.UUID(int=self.random.getrandbits(128)))
+        fields = earlier | changes | {"reported_at": self.clock, "published_at": self.clock}
+        if fields["verdict"] == "FRAUD":
+            self._labelled.append(fields)
+        return encode("label", fields)
+
+    def refused(self) -> Iterator[Input]:
+        """Yield one of each kind of record that cannot be scored."""
+        good = self._fields() | {"kind": "AUTHORISATION", "billing_amount_minor": None}
+        key, value = good["card_id"].encode(), encode("transaction", good)
+        yield Input(key, value[:40], "decode")
+        yield Input(key, b"\xc3\x01" + b"\x07" * 8 + value[10:], "schema_not_allowed")
+        yield Input(key, b"", "framing", (("trace", b"1"), ("trace", b"2"), ("empty", b"")))
+        yield Input(key, value + b"\0" * 70_000, "oversize")
+        yield Input(key, value + b"\0", "trailing")
+        yield Input(key, None, TOMBSTONE)
+        yield Input(b"another-card", value, "key")
+        yield Input(None, value, "key")
+        for outcome, change in (
+            ("not_finite", {"geo": {"lat": float("nan"), "lon": 0.0}}),
+            ("id", {"event_id": "0" * 36}),
+            ("future", {"event_time": time.time_ns() // 1_000 + 2 * DAY}),
+            ("time", {"event_time": good["event_time"] // 1_000}),
+            ("range", {"amount_minor": -1}),
+        ):
+            yield Input(key, encode("transaction", good | change), outcome)
+        number = "4111-1111-1111-1111"
+        yield Input(
+            number.encode(), encode("transaction", good | {"card_id": number}), "card_number"
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        draw = self.random
+        self._number += 1
+        self.clock += draw.randrange(20 * 60_000_000)
+        back = 0
+        if draw.random() < 0.1:
+            back = draw.randrange(12 * HOUR)
+        elif draw.random() < 0.01:
+            back = draw.randrange(2 * DAY, 5 * DAY)
+        kind = draw.choices(("AUTHORISATION", "ADVICE", "CLEARING", "REFUND"), (90, 5, 3, 2))[0]
+        amount = int(draw.lognormvariate(8, 1)) + 1
+        fields = payment(
+            self._number,
+            kind=kind,
+            event_time=self.clock - back,
+            card_id=draw.choice(self._cards),
+            terminal_id=draw.choice(self._terminals),
+            amount_minor=-amount if kind == "REFUND" else amount,
+            local_utc_offset_minutes=draw.choice((None, 0, 120, -300)),
+        )
+        if draw.random() < 0.2:
+            fields |= {"billing_amount_minor": 2 * amount, "billing_currency_exponent": 3}
+        self._last = fields
+        return fields
+
+
+@dataclass
+class Journal:
+    """All that a test sent and the broker acknowledged."""
+
+    sent: list[Sent] = field(default_factory=list)
+    labels: int = 0
+    failures: list[KafkaError] = field(default_factory=list)
+
+
+class Upstream:
+    """A plain idempotent producer, and the journal of what it got acknowledged."""
+
+    def __init__(self, bootstrap_servers: str, payments: str, labels: str, seed: int = 1) -> None:
+        """The partitioner is Java's, as the applications' would be."""
+        self.traffic = Traffic(seed)
+        self.journal = Journal()
+        self._payments, self._labels = payments, labels
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": "upstream",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 1,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
+        )
+
+    def send(self, payment: Input) -> None:
+        """Produce one record of the input topic; it enters the journal when acknowledged."""
+        before, now = self.journal.labels, time.time_ns() // 1_000_000
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self.journal.failures.append(error)
+                return
+            self.journal.sent.append(
+                Sent(
+                    payment.key, payment.value, payment.outcome, payment.headers,
+                    message.partition(), message.offset(), now, before,
+                )
+            )  # fmt: skip
+
+        self._producer.produce(
+            self._payments, payment.value, payment.key,
+            headers=list(payment.headers), timestamp=now, on_delivery=delivered,
+        )  # fmt: skip
+        self._producer.poll(0)
+
+    def send_label(self, value: bytes | None = None) -> None:
+        """Produce a label and wait until it is acknowledged, as labels must be."""
+        acknowledged: list[int] = []
+        self._producer.produce(
+            self._labels,
+            self.traffic.label() if value is None else value,
+            on_delivery=lambda error, m: acknowledged.append(-1 if error else m.offset()),
+        )
+        deadline = time.monotonic() + 60
+        while not acknowledged and time.monotonic() < deadline:
+            self._producer.poll(0.1)
+        assert acknowledged[0] >= 0, "the label was refused"
+        self.journal.labels = acknowledged[0] + 1
+
+    def send_mixed(self, count: int, *, refused_every: int = 0, label_every: int = 40) -> None:
+        """Send so many payments, labels in between, and with them rubbish of every kind."""
+        for number in range(count):
+            if label_every and number % label_every == label_every - 1:
+                self.send_label()
+            self.send(self.traffic.payment())
+            if refused_every and number % refused_every == refused_every - 1:
+                for bad in self.traffic.refused():
+                    self.send(bad)
+        self.flush()
+
+    def flush(self) -> None:
+        """Return when all is acknowledged."""
+        assert self._producer.flush(90) == 0, "inputs were not acknowledged within 90 s"
+        assert self.journal.failures == []
+
+
+class Feeder(threading.Thread):
+    """Sends payments and labels at a steady rate while the test does its mischief."""
+
+    def __init__(self, upstream: Upstream, per_second: int) -> None:
+        """`with` starts it, and ends it when all is acknowledged."""
+        super().__init__(name="feeder", daemon=True)
+        self._upstream = upstream
+        self._rate = per_second
+        self._stopped = threading.Event()
+        self._fault: BaseException | None = None
+
+    def __enter__(self) -> Callable[[], int]:
+        """Return a function that tells how many records are acknowledged."""
+        self.start()
+        return lambda: len(self._upstream.journal.sent)
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self.join(120)
+        if self._fault is not None:
+            raise self._fault
+        self._upstream.flush()
+
+    def run(self) -> None:
+        """Keep to the rate on average; what an outage delays is sent after it."""
+        begin, done = time.monotonic(), 0
+        try:
+            while not self._stopped.wait(0.01):
+                due = min(int((time.monotonic() - begin) * self._rate), done + self._rate)
+                for _ in range(due - done):
+                    if done % 100 == 99:
+                        self._upstream.send_label()
+                    self._upstream.send(self._upstream.traffic.payment())
+                    done += 1
+        except BaseException as fault:  # noqa: BLE001 - shown to the test when it leaves
+            self._fault = fault
