@@ -147,7 +147,7 @@ def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: in
     stages = _count_cpu_of_stages(app)
     app._http.start()
     rehearse(app._bundle)
-    app._labels.load(lambda: True)
+    app._persist(app._labels.load)
     if hasattr(app._sink, "open"):
         app._sink.open()
     app._lag.start()

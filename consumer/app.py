@@ -7,17 +7,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, libversion
+from confluent_kafka import KafkaError, KafkaException, libversion
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 import schemas
 from consumer import __version__
 from consumer.adapters import kafka_clients
 from consumer.adapters.http_server import HttpServer
+from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
 from consumer.adapters.kafka_source import KafkaSource
 from consumer.adapters.label_feed import LabelFeed
@@ -36,7 +38,7 @@ from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
 from consumer.core.warm_up import warm_up
-from consumer.errors import FatalError
+from consumer.errors import FatalError, OutageError
 from consumer.loop import Loop
 from consumer.pipeline import Pipeline
 from consumer.settings import Settings
@@ -45,6 +47,7 @@ from consumer.telemetry import Telemetry
 DRAIN_SECONDS: Final = 8.0
 EXIT_NOT_DRAINED: Final = 75
 _NOT_COMMITTING_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 1.0
 
 
 class App:
@@ -82,8 +85,8 @@ class App:
             stack.callback(self._http.stop)
             rehearse(self._bundle)
             stack.callback(self._labels.close)
-            require_topics(self._settings, self._not_stopping)
-            self._labels.load(self._not_stopping)
+            self._persist(partial(require_topics, self._settings))
+            self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
                 self._sink.open()
             stack.callback(self._sink.close)
@@ -176,13 +179,29 @@ class App:
 
         return tell
 
-    def _not_stopping(self) -> bool:
-        return not self._stopping.is_set()
+    def _persist(self, step: Callable[[], bool | None]) -> None:
+        """
+        Repeat a step of the start while it says False or, for a time, finds no broker.
+
+        Raises OutageError when that time, delivery.outage_limit, is over.
+        """
+        limit = self._settings.delivery.outage_limit
+        answered = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                if step() is not False:
+                    return
+                answered = time.monotonic()
+            except KafkaException as error:
+                self._telemetry.brokers_awaited(kafka_error(error).str())
+                if time.monotonic() - answered > limit:
+                    raise OutageError(limit) from error
+                self._stopping.wait(_RETRY_SECONDS)
 
     def _keep_going(self) -> bool:
         if self._fatal is not None:
             raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
-        return self._not_stopping()
+        return not self._stopping.is_set()
 
     def _live(self) -> dict[str, bool]:
         limit = int(self._settings.kafka.get("max.poll.interval.ms", 300_000)) / 2_000

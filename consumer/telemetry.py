@@ -211,9 +211,13 @@ class Telemetry:
         self._error_told[client, code] = now
         self._log.warning("kafka_client_error", client=client, code=code, text=text)
 
-    def labels_loaded(self, frauds: int, seconds: float) -> None:
+    def brokers_awaited(self, text: str) -> None:
+        """At start, the brokers did not answer yet."""
+        self._log.warning("brokers_awaited", text=text)
+
+    def labels_loaded(self, frauds: int) -> None:
         """The label topic was read to its end for the first time."""
-        self._log.info("labels_loaded", frauds=frauds, seconds=round(seconds, 3))
+        self._log.info("labels_loaded", frauds=frauds)
 
     def labels_read(self, count: int, refused: int, late: int, newest_seconds: float) -> None:
         """Label records were read, some of them unreadable or appended late."""

@@ -1,7 +1,6 @@
 """The label topic, read whole by every instance, and held against its end before each batch."""
 
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -46,20 +45,16 @@ class LabelFeed:
         self._metadata_due = 0.0
         self._stale = False
 
-    def load(self, keep_waiting: Callable[[], bool]) -> None:
+    def load(self) -> bool:
         """
-        Read the topic to its present end, however long it takes; False from `keep_waiting` stops.
+        Read on for a while, and say whether the topic's present end is reached.
+
+        Raises KafkaException when the brokers do not answer.
         """
-        begin = time.monotonic()
-        while keep_waiting():
-            try:
-                if self._reached_end(time.monotonic() + _REQUEST_SECONDS):
-                    self._telemetry.labels_loaded(
-                        self._frauds.fraud_count, time.monotonic() - begin
-                    )
-                    return
-            except KafkaException:  # told by error_cb; brokers may come back
-                continue
+        if not self._reached_end(time.monotonic() + _REQUEST_SECONDS):
+            return False
+        self._telemetry.labels_loaded(self._frauds.fraud_count)
+        return True
 
     def catch_up(self) -> LabelsKnown:
         """

@@ -1,6 +1,6 @@
 """What the guarantee and the windows ask of the topics: create them so, or say what differs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,24 +69,18 @@ def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
     ]
 
 
-def require_topics(settings: Settings, keep_waiting: Callable[[], bool]) -> None:
+def require_topics(settings: Settings) -> None:
     """
-    Return when brokers answer that all topics exist; False from `keep_waiting` stops the wait.
+    Return when all topics exist.
 
-    Raises ConfigError with a sentence for each that is missing or too narrow: a record that cannot
-    be written holds up its partition for ever.
+    Raises ConfigError with a sentence for each that is missing or too narrow, since a record that
+    cannot be written holds up its partition for ever, and KafkaException when no broker answers.
     """
     admin = AdminClient(kafka_clients.admin_config(settings))
-    while keep_waiting():
-        try:
-            existing = admin.list_topics(timeout=_METADATA_SECONDS).topics
-        except KafkaException:  # the other clients tell of it; brokers may come back
-            continue
-        found = {name: len(topic.partitions) for name, topic in existing.items()}
-        faults = list(_unusable(settings, found))
-        if faults:
-            raise ConfigError(faults)
-        return
+    existing = admin.list_topics(timeout=_METADATA_SECONDS).topics
+    found = {name: len(topic.partitions) for name, topic in existing.items()}
+    if faults := list(_unusable(settings, found)):
+        raise ConfigError(faults)
 
 
 def _unusable(settings: Settings, found: Mapping[str, int]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 from consumer.app import App
 from consumer.settings import load_settings
 from tests.integration.checker import check
-from tests.integration.conftest import BOTH
+from tests.integration.conftest import BOTH, free_port
 from tests.integration.harness import PARTITIONS, Scene, eventually, interrupt, run_here
 from tests.integration.history import decode
 
@@ -162,3 +162,15 @@ def test_lag_is_what_is_not_committed(scene):
     run_here(app, meanwhile)
 
     assert total("messages_consumed_total") == 1_000
+
+
+@AT_LEAST_ONCE
+def test_brokers_that_do_not_answer_at_start_are_awaited_and_then_given_up(scene):
+    """For delivery.outage_limit, in the log; then the exit code says that a restart may do."""
+    nobody = f"127.0.0.1:{free_port()}"
+
+    awaiting = scene.start(kafka={"bootstrap.servers": nobody}, delivery={"outage_limit": "3s"})
+
+    assert awaiting.wait(30) == 75
+    assert any('"brokers_awaited"' in line for line in awaiting.lines())
+    assert "did not answer for 3 s (delivery.outage_limit)" in awaiting.tail()
