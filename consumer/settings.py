@@ -25,7 +25,9 @@ _UNIT_SECONDS: Final = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3_60
 MOST_ALERT_WINDOWS: Final = 60
 """Alert windows within the grace: the velocity state remembers a few more for each card."""
 
-_NOT_CONFIGURATION: Final = (f"{ENV_PREFIX}CACHE", f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}TEST_")
+_NOT_CONFIGURATION: Final = tuple(
+    f"{ENV_PREFIX}{name}" for name in ("CACHE", "CONFIG", "SLOW", "TEST_")
+)
 
 OURS: Final[Mapping[str, str]] = MappingProxyType(
     {

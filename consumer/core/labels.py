@@ -29,11 +29,11 @@ _FIRST_ROWS: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class _Fraud:
-    """Rows of a claim and of its terminal; `not_before` is when an earlier claim was revoked."""
+    """Rows of a claim, of its terminal, and of the payment's claim before it, NONE if first."""
 
     row: int
     terminal: int
-    not_before: int
+    before: int
 
 
 class TerminalFrauds:
@@ -124,26 +124,25 @@ class TerminalFrauds:
         known = self._fraud_of_payment.get(payment)
         revoked = kernel.NEVER if known is None else int(self._frauds[known.row, kernel.REVOKED])
         if known is None or revoked != kernel.NEVER:
-            not_before = -kernel.NEVER if known is None else revoked
-            known = self._new_fraud(terminal_hash, max(arrival, not_before), not_before)
+            known = self._new_fraud(terminal_hash, kernel.NONE if known is None else known.row)
             self._fraud_of_payment[payment] = known
         elif arrival < self._frauds[known.row, kernel.ARRIVAL]:
-            self._move(known, max(arrival, known.not_before))
+            kernel.unlink(self._terminals, self._frauds, known.terminal, known.row)
+        else:
+            return known
+        if known.before != kernel.NONE:  # two claims of a payment never count at a time
+            arrival = max(arrival, int(self._frauds[known.before, kernel.REVOKED]))
+        self._frauds[known.row, kernel.ARRIVAL] = arrival
+        kernel.link(self._terminals, self._frauds, known.terminal, known.row)
         return known
 
-    def _new_fraud(self, terminal_hash: Longs, arrival: int, not_before: int) -> _Fraud:
+    def _new_fraud(self, terminal_hash: Longs, before: int) -> _Fraud:
         if self._fraud_count == len(self._frauds):
             self._frauds = np.concatenate([self._frauds, np.empty_like(self._frauds)])
-        fraud = _Fraud(self._fraud_count, self._row_of(terminal_hash), not_before)
+        fraud = _Fraud(self._fraud_count, self._row_of(terminal_hash), before)
         self._fraud_count += 1
-        self._frauds[fraud.row] = (arrival, kernel.NEVER, kernel.NONE)
-        kernel.link(self._terminals, self._frauds, fraud.terminal, fraud.row)
+        self._frauds[fraud.row] = (kernel.NEVER, kernel.NEVER, kernel.NONE)
         return fraud
-
-    def _move(self, fraud: _Fraud, arrival: int) -> None:
-        kernel.unlink(self._terminals, self._frauds, fraud.terminal, fraud.row)
-        self._frauds[fraud.row, kernel.ARRIVAL] = arrival
-        kernel.link(self._terminals, self._frauds, fraud.terminal, fraud.row)
 
     def _revoke(self, fraud: _Fraud, at: int) -> None:
         self._frauds[fraud.row, kernel.REVOKED] = min(at, self._frauds[fraud.row, kernel.REVOKED])

@@ -202,7 +202,14 @@ def test_an_unknown_variable_comes_with_the_nearest_known_one(faults, monkeypatc
 
 @pytest.mark.parametrize(
     "name",
-    ["FRAUDSTREAM_CONFIG", "FRAUDSTREAM_CACHE", "FRAUDSTREAM_TEST_BROKER", "FRAUD_X", "PATH2"],
+    [
+        "FRAUDSTREAM_CONFIG",
+        "FRAUDSTREAM_CACHE",
+        "FRAUDSTREAM_SLOW",
+        "FRAUDSTREAM_TEST_BROKER",
+        "FRAUD_X",
+        "PATH2",
+    ],
 )
 def test_other_variables_are_left_alone(load, monkeypatch, name):
     """Some name the file, the cache or the tests' broker."""

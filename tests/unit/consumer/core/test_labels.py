@@ -290,3 +290,17 @@ def test_old_versions_of_labels_stay_readable():
     frauds = TerminalFrauds([*schemas.released("label"), schemas.load("label")], settle_seconds=0)
 
     assert add(frauds, said()) == (0, 0)
+
+
+def test_a_claim_reaches_back_to_when_the_one_before_it_was_withdrawn_in_the_end(frauds):
+    """A second withdrawal of the older claim may come to the topic after the newer claim."""
+    day = [JANUARY + k * DAY for k in range(5)]
+    withdrawn, earlier = (
+        _taking_back(said(), at) | {"label_id": name * 36}
+        for name, at in (("7", day[3]), ("8", day[1]))
+    )
+    newer, older = (said(0, at, label_id=name * 36) for name, at in (("5", day[4]), ("6", day[0])))
+
+    add(frauds, said(), withdrawn, newer, earlier, older)
+
+    assert [known(frauds, at)[2] for at in (day[0], day[1], day[2])] == [1, 1, 1]
