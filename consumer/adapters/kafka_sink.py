@@ -300,7 +300,7 @@ def produce(producer: Producer, outputs: Sequence[Outputs]) -> None:
     try:
         for batch in outputs:
             if batch.headers is None:
-                # Half of the cost of produce_batch(), which wants a dictionary for each record.
+                # Two thirds of the cost of produce_batch(), which wants a dictionary a record.
                 calls = map(producer.produce, repeat(batch.topic), batch.values, batch.keys)
                 deque(calls, maxlen=0)
             else:
