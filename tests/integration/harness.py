@@ -135,7 +135,7 @@ class Instance:
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """Scrape /metrics: (name without prefix, labels as text) -> value."""
-        with self._get("/metrics/") as answer:
+        with self._get("/metrics") as answer:
             found = map(_SAMPLE.match, answer.read().decode().splitlines())
         return {(m[1], m[2] or ""): float(m[3]) for m in found if m}
 
@@ -146,6 +146,13 @@ class Instance:
             for (found, text), value in self.metrics().items()
             if found == name and all(label in text for label in labels)
         )
+
+    def places(self) -> dict[tuple[str, str], float]:
+        """Return its own next offsets, the ends that it sees, and its lag; nothing if it ended."""
+        if self.exit_code is not None:
+            return {}
+        names = {"committed_offset", "partition_last_stable_offset", "consumer_lag_messages"}
+        return {key: value for key, value in self.metrics().items() if key[0] in names}
 
     def go_on(self, more: int = 100, within_seconds: float = 40) -> None:
         """Return when it has published so many predictions more than it has now."""
@@ -297,10 +304,14 @@ class Scene:
         eventually(self.done, within_seconds, self._progress)
 
     def _progress(self) -> str:
-        """Return how far the group is in what was sent, and the ends of all logs."""
+        """
+        Return how far the group is in what was sent, where each instance says that it is itself,
+        and the ends of all logs.
+        """
         sent = Counter(sent.partition for sent in self.upstream.journal.sent)
+        places = "".join(f"\n{instance.name}: {instance.places()}" for instance in self.instances)
         logs = "".join(instance.tail() for instance in self.instances)
-        return f": committed {self.committed()} of {dict(sent)}{logs}"
+        return f": committed {self.committed()} of {dict(sent)}{places}{logs}"
 
     def history(self, **about: Any) -> History:
         """Read everything back, for `check` to judge."""
