@@ -127,6 +127,12 @@ class Outputs:
     partitions: Sequence[int] | None = None
     timestamps: Sequence[int] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for columns of unequal length: mapped over, they would lose records."""
+        others = (self.keys, self.headers, self.partitions, self.timestamps)
+        if any(column is not None and len(column) != len(self.values) for column in others):
+            raise ValueError(f"columns for {self.topic} differ in length")
+
     def __len__(self) -> int:
         return len(self.values)
 

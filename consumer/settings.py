@@ -35,6 +35,8 @@ OURS: Final[Mapping[str, str]] = MappingProxyType(
         "enable.auto.offset.store": "offsets are committed with the outputs",
         "isolation.level": "aborted records must stay unseen",
         "enable.idempotence": "retries must not repeat records",
+        "max.in.flight": "a refused output must not be overtaken",
+        "max.in.flight.requests.per.connection": "a refused output must not be overtaken",
         "acks": "an output counts when every in-sync replica has it",
         "request.required.acks": "an output counts when every in-sync replica has it",
         "partitioner": "a card must stay in the partition where Java clients put it",

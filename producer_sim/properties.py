@@ -11,6 +11,9 @@ IN_FLIGHT_MAX: Final = 100_000
 PRODUCER: Final[Properties] = {
     "acks": "all",
     "enable.idempotence": "true",
+    # A new leader that refuses one request may take the next of a producer that it does not know;
+    # the client then counts both as delivered.
+    "max.in.flight.requests.per.connection": "1",
     # A record that fails for good ends the producer, so that none after it is published either:
     # a partition always holds the first so many of its records, and resuming rests on that.
     "enable.gapless.guarantee": "true",

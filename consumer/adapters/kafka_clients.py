@@ -93,6 +93,9 @@ def producer_config(settings: Settings, on_error: ErrorCallback) -> dict[str, An
         **_without(settings.kafka, _CONSUMER_ONLY),
         **_client(settings, on_error),
         "enable.idempotence": True,
+        # A new leader that refuses one request may take the next of a producer that it does not
+        # know; the client then counts both as delivered (docs/decisions/0010).
+        "max.in.flight.requests.per.connection": 1,
         "acks": "all",
         "partitioner": "murmur2_random",
         "delivery.report.only.error": True,

@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 PRODUCE, LIST_OFFSETS, OFFSET_COMMIT, OFFSET_FETCH = 0, 2, 8, 9
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
+_BACKLOG_SECONDS = 0.3
 OUR_CLIENTS = "fraudstream"
 """How the client ids of consumers under test begin; upstream and checker have others."""
 
@@ -28,6 +29,11 @@ class Fate(Enum):
     """The broker never sees it."""
     LATE = auto()
     """The broker sees it once the fault is over."""
+    NOT_YET = auto()
+    """
+    The broker answers, while more requests wait behind, that it does not have this partition, as
+    one does that is about to lead it.
+    """
 
 
 @dataclass
@@ -123,7 +129,11 @@ class Proxy:
                 await fault.over.wait()
             if fault is not None and fault.fate is Fate.UNANSWERED:
                 unanswered.add(frame[4:8])
-            writer.write(struct.pack(">i", len(frame)) + frame)
+            sent = frame
+            if fault is not None and fault.fate is Fate.NOT_YET:
+                await asyncio.sleep(_BACKLOG_SECONDS)
+                sent = frame.replace(fault.containing, b"x" * len(fault.containing))
+            writer.write(struct.pack(">i", len(sent)) + sent)
             await writer.drain()
 
     async def _answers(

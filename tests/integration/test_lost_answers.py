@@ -102,6 +102,22 @@ def test_outputs_that_do_not_arrive_in_time(behind, proxy):
     assert check(behind.history()) == []
 
 
+@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
+def test_a_partition_refuses_its_first_output_and_takes_the_next(behind, proxy):
+    """
+    A broker that leads a partition a moment later than the client believes refuses one request and
+    takes the one behind it, whose sequence it cannot yet tell to be ahead.
+    """
+    name = behind.topics.predictions.encode()
+    with proxy.fault(PRODUCE, Fate.NOT_YET, times=1, containing=name) as fault:
+        behind.upstream.send_mixed(400)
+        behind.start(kafka={"linger.ms": "0", "batch.num.messages": "1"})
+        behind.wait_done()
+
+    assert fault.hits > 1
+    assert check(behind.history()) == []
+
+
 def test_answers_are_lost_while_a_consumer_starts(behind, proxy):
     """A start waits for its producer's id and for the group's offsets, and then misses nothing."""
     behind.upstream.send_mixed(200)

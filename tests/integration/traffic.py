@@ -169,6 +169,7 @@ class Upstream:
                 "bootstrap.servers": bootstrap_servers,
                 "client.id": "upstream",
                 "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 1,  # a journal must not count a lost one
                 "partitioner": "murmur2_random",
                 "linger.ms": 1,
                 "reconnect.backoff.max.ms": 500,

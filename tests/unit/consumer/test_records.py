@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from consumer.core import avro_kernel, validate_kernel
-from consumer.records import Status, by_partition, last_offsets
+from consumer.records import Outputs, Status, by_partition, last_offsets
 from tests.builders import records_of
 
 
@@ -96,3 +96,10 @@ def test_kernels_number_statuses_as_the_records_do():
     for kernel in (avro_kernel, validate_kernel):
         for status in Status:
             assert getattr(kernel, status.name, status) == status
+
+
+@pytest.mark.parametrize("columns", [([b"k"], [b"v"] * 2), ([b"k"] * 2, [b"v"] * 2, [[]])])
+def test_outputs_are_columns_of_one_length(columns):
+    """A shorter column would end the loop that produces, and the rest would be lost."""
+    with pytest.raises(ValueError, match="columns for alerts differ in length"):
+        Outputs("alerts", *columns)

@@ -72,6 +72,7 @@ def test_producers_keep_every_record_once_and_a_card_where_it_was(role):
         ("reader", "isolation.level"),
         ("producer", "enable.idempotence"),
         ("producer", "acks"),
+        ("producer", "max.in.flight.requests.per.connection"),
         ("producer", "partitioner"),
         ("producer", "delivery.report.only.error"),
         ("transactional", "transactional.id"),
