@@ -26,7 +26,9 @@ from consumer.adapters.label_feed import LabelFeed
 from consumer.adapters.lag import LagMonitor
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
-from consumer.adapters.restore import StateRestorer
+from consumer.adapters.restore import SnapshotLoader, StateRestorer
+from consumer.adapters.snapshots import SnapshotStore
+from consumer.adapters.snapshotter import Snapshotter
 from consumer.adapters.topics import require_topics
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
@@ -34,8 +36,10 @@ from consumer.core.dead_letter import DeadLetters
 from consumer.core.decide import Explainer
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
+from consumer.core.feature_sets import FeatureSet
 from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
+from consumer.core.snapshot import Contract
 from consumer.core.state import VelocityState
 from consumer.core.warm_up import warm_up
 from consumer.errors import FatalError, OutageError
@@ -92,6 +96,10 @@ class App:
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
+            if self._snapshotter is not None and self._snapshot_loader is not None:
+                self._snapshotter.start()
+                stack.callback(self._snapshotter.stop)
+                stack.callback(self._snapshot_loader.close)
             self._source.subscribe()
             stack.callback(self._restore_reader.close)
             stack.callback(self._source.close)
@@ -112,12 +120,12 @@ class App:
             micros(settings.alerts.window),
         )
         reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
-        self._restore_reader = LogReader(reader_config, settings.topics.input)
+        self._build_snapshots(state)
         control = BatchControl(settings.batch.max_records, settings.batch.max_wait)
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
             settings.topics.input,
-            StateRestorer(self._restore_reader, self._decoder, state, telemetry),
+            self._make_restorer(reader_config, state),
             control,
             telemetry,
             incremental=kafka_clients.uses_incremental_rebalance(settings.kafka),
@@ -138,6 +146,30 @@ class App:
         self._loop = Loop(
             self._source, pipeline, state, control, telemetry, settings.delivery.outage_limit
         )
+
+    def _build_snapshots(self, state: VelocityState) -> None:
+        settings = self._settings
+        self._snapshot_loader: SnapshotLoader | None = None
+        self._snapshotter: Snapshotter | None = None
+        if not settings.state.url:
+            return
+        store = SnapshotStore(settings.state.url, settings.group, settings.topics.input)
+        contract = state_contract(settings, self._bundle.feature_set)
+        self._snapshot_loader = SnapshotLoader(store, contract, state, self._telemetry)
+        self._snapshotter = Snapshotter(
+            store, state, contract, settings.state.snapshot_interval, self._telemetry
+        )
+
+    def _make_restorer(self, reader_config: dict[str, Any], state: VelocityState) -> StateRestorer:
+        self._restore_reader = LogReader(reader_config, self._settings.topics.input)
+        return StateRestorer(
+            self._restore_reader, self._decoder, state, self._telemetry,
+            self._snapshot_loader, self._on_part,
+        )  # fmt: skip
+
+    def _on_part(self, partition: int, next_offset: int) -> None:
+        if self._snapshotter is not None:
+            self._snapshotter.parted(partition, next_offset)
 
     def _make_sink(self) -> AtLeastOnceSink | ExactlyOnceSink:
         settings, on_error = self._settings, self._on_error("producer")
@@ -199,8 +231,11 @@ class App:
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _keep_going(self) -> bool:
+        """Asked between two batches, when the state is that of our own next offsets."""
         if self._fatal is not None:
             raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
+        if self._snapshotter is not None:
+            self._snapshotter.between_batches(self._source.settled_offsets)
         return not self._stopping.is_set()
 
     def _live(self) -> dict[str, bool]:
@@ -248,6 +283,19 @@ def rehearse(bundle: Bundle) -> None:
         Explainer(bundle.feature_set, bundle.genuine_medians),
         PredictionEncoder("", "", bundle.identity),
         AlertEncoder("", "", bundle.identity, alert_window=1),
+    )
+
+
+def state_contract(settings: Settings, feature_set: FeatureSet) -> Contract:
+    """Return what the numbers in a state of this configuration mean."""
+    writers = [*schemas.released("transaction"), schemas.load("transaction")]
+    fingerprints = {schemas.single_object_header(writer)[2:].hex() for writer in writers}
+    return Contract(
+        feature_set=feature_set.name,
+        windows=list(feature_set.windows),
+        grace=micros(settings.windows.grace),
+        alert_window=micros(settings.alerts.window),
+        schemas=sorted(fingerprints),
     )
 
 

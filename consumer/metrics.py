@@ -4,7 +4,7 @@ Every metric, declared once. Names follow Prometheus; labels are closed sets, to
 
 from collections.abc import Iterator, Sequence
 from threading import Lock
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from consumer.core.snapshot import RefusalReason
 from consumer.records import Status
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of when it was made
@@ -142,6 +143,15 @@ class Metrics:
         self.restore_remaining = gauge(
             "state_restore_remaining_messages", "Records still to replay before live ones."
         )
+        self.snapshots = counter("snapshots_total", "Snapshots of state by outcome.", ("result",))
+        self.snapshots_refused = counter(
+            "snapshots_refused_total", "Snapshots found and not used.", ("reason",)
+        )
+        self.snapshot_written = gauge(
+            "snapshot_timestamp_seconds",
+            "When a partition's state was last stored, Unix time.",
+            PARTITION,
+        )
         self.labels_read = counter("labels_read_total", "Label records read.")
         self.labels_refused = counter(
             "labels_refused_total", "Label records that could not be read."
@@ -170,12 +180,14 @@ class Metrics:
         for status in Status:
             if status > Status.TOMBSTONE:
                 self.dead_letters.labels(status.reason, status.stage)
-        self.skipped.labels(Status.TOMBSTONE.reason)
-        for event in ("assigned", "revoked", "lost"):
-            self.rebalances.labels(event)
-        for result in ("committed", "aborted"):
-            self.batches.labels(result)
-        for severity in "1234":
-            self.alerts.labels(severity)
-        for stage in STAGES:
-            self.stage_duration.labels(stage)
+        for metric, values in (
+            (self.skipped, (Status.TOMBSTONE.reason,)),
+            (self.rebalances, ("assigned", "revoked", "lost")),
+            (self.batches, ("committed", "aborted")),
+            (self.snapshots, ("written", "failed")),
+            (self.snapshots_refused, (*get_args(RefusalReason), "unreadable")),
+            (self.alerts, tuple("1234")),
+            (self.stage_duration, STAGES),
+        ):
+            for value in values:
+                metric.labels(value)

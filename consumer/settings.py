@@ -132,6 +132,19 @@ class Windows(_Section):
     )
 
 
+class State(_Section):
+    """What is kept of the velocity state besides the input topic, which is enough to rebuild it."""
+
+    url: str = Field(
+        "",
+        description="Folder, or any fsspec URL (`s3://…`), for snapshots that make a start quick."
+        " Empty: none are written.",
+    )
+    snapshot_interval: Duration = Field(
+        300.0, gt=0, description="Time between two snapshots of a partition."
+    )
+
+
 class Alerts(_Section):
     """When alerts are raised."""
 
@@ -215,6 +228,7 @@ class Settings(BaseSettings):
     batch: Batch = Batch()
     model: Model = Model()
     windows: Windows = Windows()
+    state: State = State()
     alerts: Alerts = Alerts()
     labels: Labels = Labels()
     input: Input = Input()

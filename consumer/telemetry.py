@@ -177,11 +177,16 @@ class Telemetry:
         self.metrics.assigned_partitions.set(owned)
         self._log.info(f"partitions_{event}", partitions=partitions, owned=owned)
 
-    def restore_planned(self, partition: int, start: int, live_from: int, *, cold: bool) -> None:
-        """A partition's state will be rebuilt from the records in [start, live_from)."""
+    def restore_planned(
+        self, partition: int, start: int, live_from: int, *, cold: bool, from_snapshot: bool
+    ) -> None:
+        """
+        A partition's state will be rebuilt from the records in [start, live_from), on top of a
+        snapshot or of nothing.
+        """
         self._log.info(
             "restore_planned", partition=partition, start=start, live_from=live_from,
-            records=live_from - start, cold=cold,
+            records=live_from - start, cold=cold, from_snapshot=from_snapshot,
         )  # fmt: skip
 
     def restore_progressed(self, remaining: int) -> None:
@@ -192,6 +197,30 @@ class Telemetry:
         if finished or now - self._progress_told > _SECONDS_BETWEEN_PROGRESS:
             self._progress_told = now
             self._log.info("restored" if finished else "restoring", remaining=remaining)
+
+    def snapshot_written(
+        self, partition: int, next_offset: int, size_bytes: int, seconds: float
+    ) -> None:
+        """A partition's state up to the offset is stored."""
+        self.metrics.snapshots.labels("written").inc()
+        labels = (self._group, self._topic, str(partition))
+        self.metrics.snapshot_written.labels(*labels).set_to_current_time()
+        self._log.info(
+            "snapshot_written", partition=partition, next_offset=next_offset,
+            size_bytes=size_bytes, seconds=round(seconds, 3),
+        )  # fmt: skip
+
+    def snapshot_failed(self, partition: int, cause: str) -> None:
+        """A snapshot was not written; the next one is tried when it is due."""
+        self.metrics.snapshots.labels("failed").inc()
+        self._log.warning("snapshot_failed", partition=partition, cause=cause)
+
+    def snapshot_refused(self, partition: int, path: str, reason: str, text: str) -> None:
+        """A snapshot that was found is of no use; an older one is tried, and then the log."""
+        self.metrics.snapshots_refused.labels(reason).inc()
+        self._log.warning(
+            "snapshot_refused", partition=partition, path=path, reason=reason, text=text
+        )
 
     def state_measured(self, cards: int, nbytes: int) -> None:
         """The velocity state was sized."""

@@ -25,11 +25,18 @@ _NO_OFFSET: Final = -1001
 class PartitionObserver(Protocol):
     """Who must know when a partition comes and goes: the state."""
 
-    def plan(self, partition: int, committed: int | None) -> Plan:
-        """Return where to start the partition. Raises KafkaException when the broker is away."""
+    def plan(self, partition: int, committed: int | None) -> Plan | None:
+        """
+        Return where to start the partition; None while that is still being found out.
+
+        Raises KafkaException when the broker is away.
+        """
 
     def begin(self, partition: int, plan: Plan) -> None:
         """The partition starts with the records of the plan."""
+
+    def part(self, partition: int, next_offset: int) -> None:
+        """The partition is about to go to another, with all before the offset done."""
 
     def drop(self, partition: int) -> None:
         """The partition is no longer ours."""
@@ -147,6 +154,18 @@ class KafkaSource:
         }
 
     @property
+    def settled_offsets(self) -> dict[int, int]:
+        """
+        Our own next offset of each partition that is restored: between two batches, its state is
+        what follows from all records before it.
+        """
+        return {
+            partition: owned.position
+            for partition, owned in self._owned.items()
+            if owned.position is not None and owned.position >= owned.live_from
+        }
+
+    @property
     def restore_remaining(self) -> int:
         """Records still to be replayed; a partition whose start is not known counts as one."""
         return sum(
@@ -233,6 +252,8 @@ class KafkaSource:
                 return  # they stay paused, and the next poll asks again
             raise FatalError(f"committed offsets cannot be read: {exception}") from exception
         for partition, plan in plans.items():
+            if plan is None:
+                continue  # it stays paused, others go on, and the next poll asks again
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
             self._owned[partition] = _Owned(plan.start, plan.live_from)
@@ -256,6 +277,7 @@ class KafkaSource:
         self._guarded(lambda: self._take(consumer, partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(lambda: self._part(partitions))
         self._guarded(lambda: self._give(consumer, partitions, self._telemetry.partitions_revoked))
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -279,6 +301,12 @@ class KafkaSource:
         if partitions:
             consumer.pause(partitions)
         self._telemetry.partitions_assigned(_numbers(partitions), len(self._owned))
+
+    def _part(self, partitions: list[TopicPartition]) -> None:
+        settled = self.settled_offsets
+        for partition in partitions:
+            if partition.partition in settled:
+                self._observer.part(partition.partition, settled[partition.partition])
 
     def _give(
         self,

@@ -1,10 +1,11 @@
 """Where to start reading, so that what is kept in windows is the same as if we had read all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from consumer.core.state import ALWAYS
+from consumer.core.snapshot import Manifest
+from consumer.core.state import ALWAYS, Tables
 
 SAMPLE: Final = 100
 """Records looked at in one probe. A late one hides how far the log is; a hundred hardly all do."""
@@ -15,13 +16,14 @@ class Plan:
     """
     How a partition's state is rebuilt: replay [start, live_from) without publishing, then go live.
 
-    `score_from` and `cold_until` are event times, as VelocityState.begin takes them.
+    `score_from`, `cold_until` and `tables` are as VelocityState.begin takes them.
     """
 
     start: int
     live_from: int
     score_from: int = ALWAYS
     cold_until: int | None = ALWAYS
+    tables: Tables | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,31 @@ def plan_restore(
     if start > low:
         cold_until = ALWAYS
     return Plan(start, live_from, reach.score_from(watermark), cold_until)
+
+
+def plan_from_snapshot(
+    manifest: Manifest,
+    tables: Tables,
+    committed: int,
+    latest_time: Callable[[int], int | None],
+    reach: Reach,
+) -> Plan | None:
+    """
+    Plan a partition whose state is known at an offset at or before the committed one.
+
+    None if all that the snapshot holds is too old to count: the log alone has less to replay then.
+    """
+    plan = Plan(manifest.next_offset, committed, ALWAYS, manifest.cold_until, tables)
+    last = committed - SAMPLE
+    if last < plan.start:  # a sample would have records in it that are not to be replayed
+        return plan
+    watermark = latest_time(last)
+    if watermark is None:
+        return plan
+    newest_held = max(windows.watermark for windows in tables.values())
+    if newest_held <= watermark - reach.longest_window - 2 * reach.grace:
+        return None
+    return replace(plan, score_from=reach.score_from(watermark))
 
 
 def _first_after(

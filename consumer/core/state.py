@@ -1,5 +1,6 @@
 """Velocity state of the partitions that this instance owns, each a fold of its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from consumer.core.windows import CardWindows
 from consumer.records import Bools, Longs, by_partition
 
 ALWAYS = -(2**62)
+
+Tables = Mapping[str, CardWindows]
+"""The windows of one partition, by the key whose history they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +58,34 @@ class VelocityState:
         return self._grace
 
     def begin(
-        self, partition: int, *, score_from: int = ALWAYS, cold_until: int | None = ALWAYS
+        self,
+        partition: int,
+        *,
+        score_from: int = ALWAYS,
+        cold_until: int | None = ALWAYS,
+        tables: Tables | None = None,
     ) -> None:
         """
-        Start a partition with empty windows.
+        Start a partition with empty windows, or with the `tables` of a snapshot.
 
         Replayed events before `score_from` (event time, microseconds) need no score, since they
         can raise no alert that still counts; events before `cold_until` miss history. None: all do
         until the longest window after the first of them.
         """
-        windows = CardWindows(self._windows, self._grace, self._alert_window)
-        self._partitions[partition] = _Partition(windows, score_from, cold_until)
+        tables = self.empty_tables() if tables is None else tables
+        self._partitions[partition] = _Partition(tables["card"], score_from, cold_until)
+
+    def empty_tables(self) -> Tables:
+        """Return tables for a partition, by the key whose history they hold."""
+        return {"card": CardWindows(self._windows, self._grace, self._alert_window)}
+
+    def tables(self, partition: int) -> Tables:
+        """Return the tables of a partition."""
+        return {"card": self._partitions[partition].windows}
+
+    def cold_until(self, partition: int) -> int | None:
+        """Return the event time from which the partition misses no history; see `begin`."""
+        return self._partitions[partition].cold_until
 
     def drop(self, partition: int) -> None:
         """Forget a partition that went to another instance."""
@@ -112,6 +133,10 @@ class VelocityState:
             windows = self._partitions[partition].windows
             opened[rows] = windows.open_alerts(events.cards[rows], events.times[rows], late[rows])
         return opened
+
+    def is_settled(self, partition: int) -> bool:
+        """Say whether nothing of the partition could be rolled back now."""
+        return self._partitions[partition].windows.is_settled
 
     def settle(self) -> None:
         """The batch is committed: forget the way back."""

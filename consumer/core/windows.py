@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core import windows_kernel as kernel
+from consumer.core.pages import ChangedPages
 from consumer.records import Bools, Longs
 
 _FIRST_CARDS: Final = 1_024
@@ -28,12 +29,14 @@ class CardWindows:
         self._header = np.zeros(kernel.HEADER_WORDS, np.int64)
         self._header[kernel.WATERMARK] = kernel.NEVER
         self._header[kernel.FREE_BLOCK] = kernel.NONE
-        self._cards = np.empty(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
-        self._blocks = np.empty(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
+        # Zeroed, since snapshots hold what was never written too: it may not be anybody's memory.
+        self._cards = np.zeros(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
+        self._blocks = np.zeros(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
         self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int32)
         self._undo = np.empty((16 * _FIRST_CARDS, 2), np.int64)
         self._logged = 0
         self._index_rebuilt = False
+        self._followed: ChangedPages | None = None
 
     @property
     def watermark(self) -> int:
@@ -53,9 +56,23 @@ class CardWindows:
     @property
     def nbytes(self) -> int:
         """Bytes in use: rows, blocks and index; not what is kept ready to grow into."""
-        words = self.card_count * kernel.CARD_WORDS
-        words += int(self._header[kernel.BLOCK_COUNT]) * kernel.BLOCK_WORDS
-        return 8 * words + self._index.nbytes
+        return 8 * sum(self.used) + self._index.nbytes
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Words in use of the tables of cards and of blocks."""
+        blocks = int(self._header[kernel.BLOCK_COUNT])
+        return self.card_count * kernel.CARD_WORDS, blocks * kernel.BLOCK_WORDS
+
+    @property
+    def tables(self) -> tuple[Longs, Longs, Longs]:
+        """
+        Header, cards and blocks, which are all of the state: the index follows from the cards.
+
+        The first `used` words of cards and blocks mean something. They change with every batch, and
+        now and then make way for larger ones.
+        """
+        return self._header, self._cards, self._blocks
 
     def observe(  # noqa: PLR0913 - the columns of one batch
         self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs, enters: Bools,
@@ -98,8 +115,47 @@ class CardWindows:
             self._grow_what_is_full(len(times) - done)
         return opened
 
+    @property
+    def is_settled(self) -> bool:
+        """Say whether nothing was observed since the last `settle` or `roll_back`."""
+        return self._logged == 0
+
+    def take_over(self, header: Longs, cards: Longs, blocks: Longs) -> None:
+        """
+        Go on from the tables of another, of the same windows, as far as they were used.
+
+        Raises ValueError if they cannot be a state: counts beyond the tables, or chains that lead
+        out of them.
+        """
+        counts = header[kernel.CARD_COUNT], header[kernel.BLOCK_COUNT]
+        if (counts[0] * kernel.CARD_WORDS, counts[1] * kernel.BLOCK_WORDS) != (
+            len(cards),
+            len(blocks),
+        ):
+            raise ValueError("the tables are not as long as the header says")
+        if not kernel.is_sound(header, cards, blocks):
+            raise ValueError("a chain of blocks leads out of its table, or round in a circle")
+        self._header = header.copy()
+        self._cards = _with_room(cards, kernel.CARD_WORDS)
+        self._blocks = _with_room(blocks, kernel.BLOCK_WORDS)
+        size = 2 * _FIRST_CARDS
+        while 2 * self.card_count > size:
+            size *= 2
+        self._rebuild_index(size)
+
+    def follow(self) -> ChangedPages:
+        """Return the pages that a copy does not have, noted from now on until `unfollow`."""
+        self._followed = ChangedPages(self.used)
+        return self._followed
+
+    def unfollow(self) -> None:
+        """Note no changes any more."""
+        self._followed = None
+
     def settle(self) -> None:
         """Forget the way back: what was observed is committed."""
+        if self._followed is not None:
+            self._followed.note(self._undo, self._logged, self.used)
         self._logged = 0
         self._index_rebuilt = False
 
@@ -120,6 +176,8 @@ class CardWindows:
             oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
             oldest_alert = (self.watermark - self._grace) // self._alert_window
             kernel.drop_idle(self._header, self._cards, self._blocks, oldest_kept, oldest_alert)
+            if self._followed is not None:
+                self._followed.note_all(self.used)
         size = len(self._index)
         while 2 * (self.card_count + arriving) > size:
             size *= 2
@@ -145,6 +203,13 @@ class CardWindows:
 def _larger(table: Longs, row_words: int) -> Longs:
     """Return a copy with half as many rows again, whole ones: the kernel counts in rows."""
     rows = len(table) // row_words * 3 // 2
-    grown = np.empty((rows * row_words, *table.shape[1:]), table.dtype)
+    grown = np.zeros((rows * row_words, *table.shape[1:]), table.dtype)
     grown[: len(table)] = table
     return grown
+
+
+def _with_room(words: Longs, row_words: int) -> Longs:
+    """Return the words in a table that is never smaller than a fresh one."""
+    table = np.zeros(max(len(words), _FIRST_CARDS * row_words), np.int64)
+    table[: len(words)] = words
+    return table

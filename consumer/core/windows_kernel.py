@@ -318,6 +318,32 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
 
 
 @numba.njit(cache=True, nogil=True)
+def is_sound(header, cards, blocks):
+    """
+    Say whether every chain stays within the table of blocks, and no block is on two of them.
+
+    Tables from elsewhere are asked this once, since kernels trust them afterwards.
+    """
+    block_count = header[BLOCK_COUNT]
+    seen = np.zeros(block_count, np.bool_)
+    entries = 0
+    for row in range(-1, header[CARD_COUNT]):
+        card = row * CARD_WORDS
+        block = header[FREE_BLOCK] if row < 0 else cards[card + NEWEST]
+        fill = 0 if row < 0 else cards[card + FILL]
+        if fill < 0 or fill > ENTRIES or (row >= 0 and (block == NONE) != (fill == 0)):
+            return False
+        while block != NONE:
+            if block < 0 or block >= block_count or seen[block]:
+                return False
+            seen[block] = True
+            entries += fill
+            block = blocks[block * BLOCK_WORDS + OLDER]
+            fill = 0 if row < 0 else ENTRIES
+    return entries == header[ENTRY_COUNT]
+
+
+@numba.njit(cache=True, nogil=True)
 def drop_idle(header, cards, blocks, oldest_kept, oldest_alert):
     """
     Remove cards with no payment after `oldest_kept` and no alert in window `oldest_alert` or later.

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from consumer.core.restore import SAMPLE, Plan, Reach, plan_restore
+from consumer.core import windows_kernel as kernel
+from consumer.core.restore import SAMPLE, Plan, Reach, plan_from_snapshot, plan_restore
+from consumer.core.snapshot import Contract, Manifest
 from consumer.core.state import ALWAYS, VelocityState
 from tests.builders import events_of, payment
 
@@ -130,3 +132,54 @@ def test_a_young_partition_remembers_its_alerts(committed):
 
     assert plan.start == 0
     assert plan.score_from <= 0
+
+
+def snapshot(next_offset, watermark, cold_until=None):
+    """Return a manifest, and tables that have seen one payment at that time."""
+    tables = VelocityState((MONTH,), grace=DAY, alert_window=DAY).empty_tables()
+    tables["card"].tables[0][kernel.WATERMARK] = watermark
+    contract = Contract(
+        feature_set="f", windows=[MONTH], grace=DAY, alert_window=DAY, schemas=["aa"]
+    )
+    manifest = Manifest(
+        version="1", topic="t", partition=0, next_offset=next_offset, written_at=0.0,
+        cold_until=cold_until, contract=contract, tables=[],
+    )  # fmt: skip
+    return manifest, tables
+
+
+def test_with_a_snapshot_only_what_is_behind_it_is_replayed():
+    """Alerts from the start of the window that the watermark less the grace is in still count."""
+    manifest, tables = snapshot(4_500, 4_499 * HOUR, cold_until=7)
+
+    plan = plan_from_snapshot(manifest, tables, 5_000, rising(), REACH)
+
+    assert (plan.start, plan.live_from, plan.cold_until) == (4_500, 5_000, 7)
+    assert plan.score_from == REACH.score_from(4_999 * HOUR)
+    assert plan.tables is tables
+
+
+def test_records_beyond_the_committed_offset_say_nothing_of_alerts():
+    """A sample that reached over it would leave alerts out that still suppress others."""
+    manifest, tables = snapshot(4_950, 4_950 * HOUR)
+
+    plan = plan_from_snapshot(manifest, tables, 5_000, rising(), REACH)
+
+    assert (plan.start, plan.score_from) == (4_950, ALWAYS)
+
+
+def test_a_snapshot_of_which_nothing_counts_any_more_is_left_alone():
+    """From the log alone there is less to replay."""
+    manifest, tables = snapshot(100, 100 * HOUR)
+
+    assert plan_from_snapshot(manifest, tables, 5_000, rising(), REACH) is None
+    assert plan_from_snapshot(manifest, tables, 200, rising(), REACH) is not None
+
+
+def test_a_log_that_tells_no_time_is_replayed_behind_the_snapshot():
+    """Records that cannot be read have none."""
+    manifest, tables = snapshot(100, 100 * HOUR)
+
+    plan = plan_from_snapshot(manifest, tables, 5_000, no_times, REACH)
+
+    assert (plan.start, plan.score_from) == (100, ALWAYS)

@@ -1,0 +1,192 @@
+"""Snapshots of state in a folder, or wherever fsspec reaches: s3://, gs://, abfs://."""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote
+
+import fsspec
+import numpy as np
+
+from consumer import __version__
+from consumer.core.snapshot import Contract, Manifest, SnapshotRefusedError, Table
+from consumer.core.state import Tables
+from consumer.core.windows import CardWindows
+from consumer.errors import ConfigError
+
+_SUFFIX: Final = ".snapshot"
+_CHUNK_BYTES: Final = 4 * 2**20
+_FIRST_LINE_BYTES: Final = 2**20
+_DIGEST: Final = hashlib.sha256
+_DIGEST_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that should be a snapshot: where it is, what its name says, how large it is."""
+
+    path: str
+    partition: int
+    next_offset: int
+    size_bytes: int
+
+
+class SnapshotStore:
+    """
+    The snapshots of one group and topic.
+
+    Files are named <state.url>/<group>/<topic>/<partition>/<next offset>.snapshot. What is in them
+    is told by them alone: a line of JSON, the words of the tables (int64, little endian), and the
+    SHA-256 of both.
+    """
+
+    def __init__(self, url: str, group: str, topic: str) -> None:
+        """Raises ConfigError for a URL that no installed file system answers for."""
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"state.url: {error}") from error
+        self._is_local = "file" in _protocols(self._fs)
+        self._root = f"{root.rstrip('/')}/{quote(group, safe='')}/{quote(topic, safe='')}"
+        self._topic = topic
+
+    @property
+    def scratch_folder(self) -> str | None:
+        """Where a large file may lie for a while; None: where the system keeps such files."""
+        if not self._is_local:
+            return None
+        Path(self._root).mkdir(parents=True, exist_ok=True)
+        return self._root
+
+    def stored(self, partition: int | None = None) -> list[Stored]:
+        """Return what is there of a partition, or of all, the newest first. Raises OSError."""
+        pattern = f"{self._root}/{'*' if partition is None else partition}/*{_SUFFIX}"
+        self._fs.invalidate_cache()
+        found = []
+        for path, about in self._fs.glob(pattern, detail=True).items():
+            folder, name = path.split("/")[-2:]
+            offset = name.removesuffix(_SUFFIX)
+            if folder.isdigit() and offset.isdigit():
+                found.append(Stored(path, int(folder), int(offset), int(about["size"])))
+        return sorted(found, key=lambda each: (each.partition, -each.next_offset))
+
+    def manifest(self, stored: Stored) -> Manifest:
+        """Read what it says of itself. Raises SnapshotRefusedError, OSError."""
+        with self._open(stored) as file:
+            return self._manifest(stored, file.readline(_FIRST_LINE_BYTES))
+
+    def read(self, stored: Stored, contract: Contract, empty: Tables) -> Manifest:
+        """
+        Fill the `empty` tables. Raises SnapshotRefusedError, with nothing to be done with them, for
+        one that is damaged or was made under another contract, and OSError.
+        """
+        with self._open(stored) as file:
+            line = file.readline(_FIRST_LINE_BYTES)
+            manifest = self._manifest(stored, line)
+            contract.refuse(manifest.contract)
+            if [table.key for table in manifest.tables] != list(empty):
+                raise SnapshotRefusedError("damaged", "it has other tables than it should")
+            counts = [count for table in manifest.tables for count in table.words]
+            # Before anything is allocated: a count that is wrong must not take the memory.
+            if min(counts) < 0 or len(line) + 8 * sum(counts) + _DIGEST_BYTES != stored.size_bytes:
+                raise SnapshotRefusedError("damaged", "it is not as long as it says")
+            digest = _DIGEST(line)
+            words = [
+                [_read_words(file, count, digest) for count in table.words]
+                for table in manifest.tables
+            ]
+            if file.read(_DIGEST_BYTES) != digest.digest():
+                raise SnapshotRefusedError("damaged", "it is not what its digest says")
+        for table, (cards, blocks) in zip(manifest.tables, words, strict=True):
+            _take_over(empty[table.key], table, cards, blocks)
+        return manifest
+
+    def write(
+        self, partition: int, next_offset: int, contract: Contract, cold_until: int | None,
+        tables: list[Table], words: Iterable[np.ndarray[Any, Any]],
+    ) -> Stored:  # fmt: skip
+        """
+        Write a snapshot, so that nobody ever sees a part of it as a whole. Raises OSError.
+
+        `words` are those of cards and blocks of each table.
+        """
+        manifest = Manifest(
+            version=__version__, topic=self._topic, partition=partition, next_offset=next_offset,
+            written_at=time.time(), cold_until=cold_until, contract=contract, tables=tables,
+        )  # fmt: skip
+        folder = f"{self._root}/{partition}"
+        path = f"{folder}/{next_offset:020}{_SUFFIX}"
+        self._fs.makedirs(folder, exist_ok=True)
+        # An object appears when it is whole; a file is there from its first byte, so it is renamed.
+        draft = f"{folder}/.{uuid.uuid4().hex}.part" if self._is_local else path
+        try:
+            with self._fs.open(draft, "wb") as file:
+                size = _write(file, manifest, words)
+                if self._is_local:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if draft != path:
+                self._fs.mv(draft, path)
+        except BaseException:
+            with suppress(OSError):
+                self._fs.rm(draft)
+            raise
+        return Stored(path, partition, next_offset, size)
+
+    def prune(self, partition: int, keep: int) -> None:
+        """Remove all but the newest so many. Raises OSError."""
+        for old in self.stored(partition)[keep:]:
+            with suppress(FileNotFoundError):  # another instance was here
+                self._fs.rm(old.path)
+
+    def _open(self, stored: Stored) -> BinaryIO:
+        return cast(BinaryIO, self._fs.open(stored.path, "rb"))
+
+    def _manifest(self, stored: Stored, line: bytes) -> Manifest:
+        manifest = Manifest.from_line(line)
+        named = (self._topic, stored.partition, stored.next_offset)
+        if (manifest.topic, manifest.partition, manifest.next_offset) != named:
+            raise SnapshotRefusedError("damaged", "it is not the one that its name says")
+        return manifest
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _take_over(windows: CardWindows, table: Table, cards: Any, blocks: Any) -> None:
+    try:
+        windows.take_over(np.array(table.header, np.int64), cards, blocks)
+    except ValueError as error:
+        raise SnapshotRefusedError("damaged", str(error)) from error
+
+
+def _read_words(file: BinaryIO, count: int, digest: Any) -> np.ndarray[Any, Any]:
+    words = np.empty(count, "<i8")
+    view = words.view(np.uint8).data
+    for begin in range(0, len(view), _CHUNK_BYTES):
+        piece = file.read(min(_CHUNK_BYTES, len(view) - begin))
+        if len(piece) < min(_CHUNK_BYTES, len(view) - begin):
+            raise SnapshotRefusedError("damaged", "it ends too early")
+        view[begin : begin + len(piece)] = piece
+        digest.update(piece)
+    return words.astype(np.int64, copy=False)
+
+
+def _write(file: BinaryIO, manifest: Manifest, words: Iterable[np.ndarray[Any, Any]]) -> int:
+    line = manifest.model_dump_json().encode() + b"\n"
+    digest = _DIGEST(line)
+    size = file.write(line)
+    for column in words:
+        view = column.astype("<i8", copy=False).view(np.uint8).data
+        for begin in range(0, len(view), _CHUNK_BYTES):
+            piece = view[begin : begin + _CHUNK_BYTES]
+            digest.update(piece)
+            size += file.write(piece)
+    return size + file.write(digest.digest())

@@ -1,0 +1,148 @@
+import random
+
+import pytest
+
+from tests.integration.checker import check
+from tests.integration.conftest import BOTH
+from tests.integration.harness import SLOW, eventually
+from tests.integration.test_kills import SMALL, work_a_while
+
+ROUNDS = 20 if SLOW else 2
+PER_SECOND = 60
+"""A payment moves the event clock by ten minutes: at this rate 30 days take more than a minute."""
+
+
+@pytest.fixture
+def kept(scene):
+    """Settings of consumers that write snapshots all the time, to one folder."""
+    return {**SMALL, "state": {"url": str(scene.folder / "state"), "snapshot_interval": "200ms"}}
+
+
+def snapshots(scene):
+    """Return the files, by partition, the newest first."""
+    found = {}
+    for path in sorted(scene.folder.glob("state/*/*/*/*.snapshot"), reverse=True):
+        found.setdefault(int(path.parent.name), []).append(path)
+    return found
+
+
+def from_snapshots(instance):
+    """Return how many records it replayed for each partition that it found a snapshot of."""
+    planned = instance.events("restore_planned")
+    return {each["partition"]: each["records"] for each in planned if each["from_snapshot"]}
+
+
+def replayed(instance):
+    return sum(each["records"] for each in instance.events("restore_planned"))
+
+
+@BOTH
+def test_killed_again_and_again_state_comes_from_snapshots(real, scene, kept):
+    """
+    SIGKILL at any moment: state is the newest snapshot and the log behind it, and every prediction
+    is the oracle's, as in a run that nobody interrupted.
+    """
+    draw = random.Random(ROUNDS)
+    with scene.feed(PER_SECOND):
+        for _ in range(ROUNDS):
+            instance = scene.start(**kept)
+            work_a_while(instance, draw)
+            eventually(lambda: len(snapshots(scene)) == 4, 20, instance.tail)
+            instance.kill()
+        last = scene.start(**kept).wait_ready()
+
+    scene.wait_done()
+
+    assert set(from_snapshots(last)) == {0, 1, 2, 3}
+    assert check(scene.history()) == []
+
+
+@BOTH
+def test_instances_join_and_leave_and_hand_their_state_over(real, scene, kept):
+    """Two and three of them, one folder: a partition's new owner goes on from what the old left."""
+    with scene.feed(PER_SECOND):
+        first = scene.start("0", **kept)
+        first.go_on(50)
+        others = [scene.start(name, **kept) for name in ("1", "2")]
+        for other in others:
+            other.go_on(50)
+        assert first.stop() == 0
+        for other in others:
+            other.go_on(50)
+        again = scene.start("0", **kept)
+        again.go_on(50)
+        others[0].kill()
+        eventually(lambda: again.total("assigned_partitions") == 2, 20, again.tail)
+
+    scene.wait_done()
+
+    found = {name for one in (*others, again) for name in from_snapshots(one)}
+    assert found
+    assert check(scene.history()) == []
+
+
+def test_a_clean_stop_leaves_nothing_to_replay(scene, kept):
+    """Revoked partitions are written on the way out, however long the interval."""
+    kept["state"]["snapshot_interval"] = "1h"
+    scene.upstream.send_mixed(400)
+    first = scene.start(**kept)
+    scene.wait_done()
+    assert first.stop() == 0
+    scene.upstream.send_mixed(100)
+
+    second = scene.start(**kept).wait_ready()
+
+    scene.wait_done()
+    assert from_snapshots(second) == dict.fromkeys(range(4), 0)
+    assert check(scene.history()) == []
+
+
+def test_a_damaged_snapshot_gives_way_to_the_one_before(scene, kept):
+    """And where all are damaged, the log is enough; each refusal is told with its reason."""
+    first = scene.start(**kept)
+    with scene.feed(PER_SECOND):
+        eventually(lambda: sum(map(len, snapshots(scene).values())) >= 8, 30, first.tail)
+    first.kill()
+    found = snapshots(scene)
+    for partition, paths in found.items():
+        for path in paths[: 2 if partition == 0 else 1]:
+            path.write_bytes(path.read_bytes()[:-1])
+
+    second = scene.start(**kept)
+    scene.wait_done()
+
+    whole = {p for p, paths in found.items() if p != 0 and len(paths) > 1}
+    assert set(from_snapshots(second)) == whole
+    refused = second.events("snapshot_refused")
+    assert {each["reason"] for each in refused} == {"damaged"}
+    assert second.total("snapshots_refused_total", 'reason="damaged"') == len(refused) >= 4
+    assert check(scene.history()) == []
+
+
+def test_snapshots_beyond_the_committed_offset_are_left_alone(scene, kept):
+    """Operations set the group back: the state must not know what it is to see again."""
+    scene.upstream.send_mixed(400)
+    first = scene.start(**kept)
+    scene.wait_done()
+    eventually(lambda: len(snapshots(scene)) == 4, 20, first.tail)
+    first.stop()
+    scene.commit(dict.fromkeys(range(4), 10))
+
+    second = scene.start(**kept).wait_ready()
+
+    scene.wait_done()
+    assert from_snapshots(second) == {}
+    assert replayed(second) == 40
+
+
+def test_a_folder_that_cannot_be_written_stops_nobody(scene, kept):
+    """State can always be rebuilt from the log."""
+    (scene.folder / "state").write_text("a file, where a folder should be")
+    instance = scene.start(**kept)
+    with scene.feed(PER_SECOND):
+        instance.go_on(100)
+        eventually(lambda: instance.total("snapshots_total", 'result="failed"'), 20, instance.tail)
+
+    scene.wait_done()
+
+    assert check(scene.history()) == []

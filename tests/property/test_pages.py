@@ -1,0 +1,121 @@
+"""A copy made page by page while the tables change is, once it is whole, the tables."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core import windows_kernel as kernel
+from consumer.core.pages import Pages
+from tests.property.test_windows import cut, fresh, observe, payments, words
+
+_WORDS = 200_000  # more than any state of these tests has
+
+
+def copy_some(windows, changed, targets):
+    """Copy what is missing, as the thread does, with the tables as they lie there."""
+    _, *tables = windows.tables
+    for table, flags, target in zip(tables, changed.take(), targets, strict=True):
+        Pages(table, flags, gathered=False).copy_to(target)
+
+
+def many(batch, spread):
+    """Return the batch with its cards spread over many pages."""
+    return [(card + spread * k, *rest) for k, (card, *rest) in enumerate(batch)]
+
+
+@given(payments(), payments(max_size=60), st.integers(0, 40), st.data())
+def test_a_copy_followed_over_batches_and_roll_backs_is_the_state(before, after, spread, data):
+    """Pages are taken at any time, in the middle of a batch too; the last are gathered."""
+    state, twin = fresh(), fresh()
+    observe(state, many(before, spread))
+    state.settle()
+    changed = state.follow()
+    targets = [np.zeros(_WORDS, np.int64), np.zeros(_WORDS, np.int64)]
+
+    for batch in data.draw(cut(after)):
+        observe(state, many(batch, spread))
+        if data.draw(st.booleans()):
+            copy_some(state, changed, targets)
+        state.settle() if data.draw(st.booleans()) else state.roll_back()
+        if data.draw(st.booleans()):
+            copy_some(state, changed, targets)
+    _, *tables = state.tables
+    for table, flags, target in zip(tables, changed.take(), targets, strict=True):
+        Pages(table, flags, gathered=False).gather().copy_to(target)
+
+    cards, blocks = (t[:n] for t, n in zip(targets, state.used, strict=True))
+    twin.take_over(state.tables[0], cards, blocks)
+    assert words(twin) == words(state)
+    assert observe(twin, before) == observe(state, before)
+
+
+def test_dropping_idle_cards_moves_rows_and_so_changes_all():
+    """Rows move up without an entry in the undo log."""
+    state, twin = fresh(), fresh()
+    observe(state, [(k, 10_000 + k // 20, 5, True) for k in range(900)])
+    state.settle()
+    changed = state.follow()
+    targets = [np.zeros(_WORDS, np.int64), np.zeros(_WORDS, np.int64)]
+    copy_some(state, changed, targets)
+
+    observe(state, [(5_000, 20_000, 5, True)])
+    state.settle()
+    observe(state, [(k, 20_000, 7, True) for k in range(400, 1_400)])
+    state.settle()
+    copy_some(state, changed, targets)
+
+    assert state.card_count < 1_400
+    cards, blocks = (t[:n] for t, n in zip(targets, state.used, strict=True))
+    twin.take_over(state.tables[0], cards, blocks)
+    assert words(twin) == words(state)
+
+
+@given(payments(), st.data())
+def test_tables_that_lead_out_of_themselves_are_refused(log, data):
+    """A kernel would follow them out of the table, so nobody may take them over."""
+    state = fresh()
+    observe(state, log)
+    state.settle()
+    header, cards, blocks = (table.copy() for table in state.tables)
+    cards, blocks = (t[:n] for t, n in zip((cards, blocks), state.used, strict=True))
+    table = data.draw(st.sampled_from([header, cards, blocks]))
+    chains = {
+        id(header): [kernel.FREE_BLOCK, kernel.BLOCK_COUNT, kernel.CARD_COUNT],
+        id(cards): range(kernel.NEWEST, len(cards), kernel.CARD_WORDS),
+        id(blocks): range(kernel.OLDER, len(blocks), kernel.BLOCK_WORDS),
+    }[id(table)]
+    if len(chains) == 0:
+        return
+    at = data.draw(st.sampled_from(list(chains)))
+    table[at] = data.draw(st.sampled_from([len(blocks), -2, 2**40, -(2**40)]))
+
+    with pytest.raises(ValueError, match="table"):
+        fresh().take_over(header, cards, blocks)
+
+
+def test_a_circle_of_blocks_is_refused():
+    """A kernel would never come out of it."""
+    state = fresh()
+    observe(state, [(1, 10_000, 5, True)] * 40)
+    state.settle()
+    header, cards, blocks = (table.copy() for table in state.tables)
+    cards, blocks = (t[:n] for t, n in zip((cards, blocks), state.used, strict=True))
+    blocks[kernel.OLDER] = 0
+
+    with pytest.raises(ValueError, match="circle"):
+        fresh().take_over(header, cards, blocks)
+
+
+def test_the_index_follows_from_the_cards():
+    """Cards are found again after a take-over, however many there are."""
+    state, twin = fresh(), fresh()
+    log = [(k, 10_000, k, True) for k in range(3_000)]
+    observe(state, log)
+    state.settle()
+
+    cards, blocks = (t[:n] for t, n in zip(state.tables[1:], state.used, strict=True))
+    twin.take_over(state.tables[0], cards, blocks)
+
+    assert twin.card_count == 3_000
+    assert observe(twin, log) == observe(state, log)

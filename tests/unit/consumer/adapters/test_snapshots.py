@@ -1,0 +1,206 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consumer.adapters.snapshots import SnapshotStore, Stored
+from consumer.core.snapshot import Contract, SnapshotRefusedError, StateCopy
+from consumer.core.state import VelocityState
+from consumer.errors import ConfigError
+from tests.builders import DAY, events_of, payment
+
+WINDOWS = (DAY, 30 * DAY)
+CONTRACT = Contract(
+    feature_set="arrival-1", windows=list(WINDOWS), grace=DAY, alert_window=DAY, schemas=["aa"]
+)
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path):
+    """A store in a folder, and one where nothing can be renamed."""
+    url = str(tmp_path / "state") if request.param == "folder" else f"memory://{tmp_path.name}"
+    return SnapshotStore(url, "a group/ours", "payments")
+
+
+@pytest.fixture
+def state():
+    """A partition that saw 500 payments of 100 cards."""
+    state = fresh()
+    state.begin(3)
+    paid = [payment(k, card_id=f"card-{k % 100}") for k in range(500)]
+    observe(state, paid)
+    return state
+
+
+def fresh():
+    return VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+
+
+def observe(state, paid):
+    events = events_of(paid, partitions=3)
+    found = state.observe(events, np.ones(len(paid), np.bool_))
+    state.settle()
+    return found
+
+
+def write(store, state, next_offset=500, contract=CONTRACT, cold_until=None):
+    tables = state.tables(3)
+    words = [
+        t[:n] for each in tables.values() for t, n in zip(each.tables[1:], each.used, strict=True)
+    ]
+    return store.write(3, next_offset, contract, cold_until, StateCopy(tables).cut(), words)
+
+
+def read(store, stored, contract=CONTRACT):
+    """Return the manifest and a state that goes on from the snapshot."""
+    state = fresh()
+    tables = state.empty_tables()
+    manifest = store.read(stored, contract, tables)
+    state.begin(3, cold_until=manifest.cold_until, tables=tables)
+    return manifest, state
+
+
+def test_a_state_goes_on_from_what_was_written_of_it(store, state):
+    """Every window says the same as if nothing had happened."""
+    stored = write(store, state, cold_until=7)
+
+    manifest, restored = read(store, stored)
+
+    more = [payment(k, card_id=f"card-{k % 150}") for k in range(500, 900)]
+    expected, found = observe(state, more), observe(restored, more)
+    assert found.counts.tolist() == expected.counts.tolist()
+    assert found.sums.tolist() == expected.sums.tolist()
+    assert (manifest.partition, manifest.next_offset, manifest.cold_until) == (3, 500, 7)
+
+
+def test_an_empty_state_is_a_state(store):
+    """A partition of tombstones has one."""
+    state = fresh()
+    state.begin(3)
+
+    manifest, _ = read(store, write(store, state))
+
+    assert manifest.tables[0].words == (0, 0)
+
+
+def test_the_newest_comes_first_and_others_are_left_out(store, state):
+    """Of one partition or of all; drafts and strangers are no snapshots."""
+    for offset in (5, 100, 20):
+        write(store, state, next_offset=offset)
+
+    assert [each.next_offset for each in store.stored(3)] == [100, 20, 5]
+    assert store.stored(2) == []
+    assert [each.partition for each in store.stored()] == [3, 3, 3]
+
+
+def test_old_ones_are_pruned(store, state):
+    """The newest so many stay."""
+    for offset in range(5):
+        write(store, state, next_offset=offset)
+
+    store.prune(3, keep=2)
+
+    assert [each.next_offset for each in store.stored(3)] == [4, 3]
+
+
+def test_groups_do_not_see_each_other(tmp_path, state):
+    """Another group has another model, and its own state."""
+    write(SnapshotStore(str(tmp_path), "a", "payments"), state)
+
+    assert SnapshotStore(str(tmp_path), "b", "payments").stored() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"feature_set": "other-1"}, "feature_set"),
+        ({"windows": [DAY]}, "windows"),
+        ({"grace": 2 * DAY}, "windows"),
+        ({"alert_window": 2 * DAY}, "windows"),
+        ({"schemas": ["bb"]}, "schema"),
+    ],
+)
+def test_a_state_under_another_contract_is_refused(store, state, changes, reason):
+    """Its numbers mean something else."""
+    stored = write(store, state)
+
+    with pytest.raises(SnapshotRefusedError) as refusal:
+        read(store, stored, CONTRACT.model_copy(update=changes))
+
+    assert refusal.value.reason == reason
+
+
+def test_a_state_of_fewer_schemas_goes_on(store, state):
+    """A new version of a schema is no reason to rebuild."""
+    stored = write(store, state)
+
+    read(store, stored, CONTRACT.model_copy(update={"schemas": ["aa", "bb"]}))
+
+
+@pytest.mark.parametrize("place", [0, 1, 30, 400, 2_000, 20_000, -33, -32, -1])
+def test_a_flipped_bit_is_found(tmp_path, state, place):
+    """Wherever it is."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    stored = write(store, state)
+    whole = bytearray(Path(stored.path).read_bytes())
+    whole[place] ^= 1
+    Path(stored.path).write_bytes(whole)
+
+    with pytest.raises(SnapshotRefusedError):
+        read(store, stored)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 5_000, -1])
+def test_a_snapshot_that_ends_too_early_is_damaged(tmp_path, state, kept):
+    """As a copy that was broken off leaves it."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    stored = write(store, state)
+    whole = Path(stored.path).read_bytes()
+    Path(stored.path).write_bytes(whole[:kept])
+    [stored] = store.stored(3)
+
+    with pytest.raises(SnapshotRefusedError) as refusal:
+        read(store, stored)
+
+    assert refusal.value.reason == "damaged"
+
+
+def test_another_format_is_named(tmp_path, state):
+    """An older or a newer release wrote it."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    stored = write(store, state)
+    whole = Path(stored.path).read_bytes()
+    Path(stored.path).write_bytes(whole.replace(b'"fraudstream_state":1', b'"fraudstream_state":9'))
+
+    with pytest.raises(SnapshotRefusedError, match="format 1") as refusal:
+        store.manifest(stored)
+
+    assert refusal.value.reason == "format"
+
+
+def test_a_snapshot_under_another_name_is_damaged(store, state):
+    """Its offset would be taken for another."""
+    stored = write(store, state)
+
+    with pytest.raises(SnapshotRefusedError, match="name"):
+        store.manifest(Stored(stored.path, 3, 400, stored.size_bytes))
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, state):
+    """Neither a draft nor a snapshot."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+
+    def broken():
+        yield np.zeros(1, np.int64)
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="space"):
+        store.write(3, 1, CONTRACT, None, StateCopy(state.tables(3)).cut(), broken())
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_url_nobody_answers_for_is_refused():
+    """With the name of the key, before anything starts."""
+    with pytest.raises(ConfigError, match=r"state\.url: .*nonsense"):
+        SnapshotStore("nonsense://x", "g", "payments")

@@ -1,0 +1,206 @@
+import time
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.adapters import snapshotter as module
+from consumer.adapters.snapshots import SnapshotStore
+from consumer.adapters.snapshotter import Snapshotter
+from consumer.core.pages_kernel import PAGE_WORDS
+from consumer.core.snapshot import Contract
+from consumer.core.state import VelocityState
+from consumer.telemetry import Telemetry
+from tests.builders import DAY, events_of, payment
+
+CONTRACT = Contract(
+    feature_set="arrival-1", windows=[DAY], grace=DAY, alert_window=DAY, schemas=["aa"]
+)
+_GIVE_UP_SECONDS = 20
+
+
+class Bench:
+    """A state of two partitions, the snapshotter that follows it, and where it writes."""
+
+    def __init__(self, folder, interval_seconds=0.0):
+        self.state = VelocityState((DAY,), grace=DAY, alert_window=DAY)
+        self.store = SnapshotStore(str(folder), "g", "payments")
+        self.registry = CollectorRegistry()
+        self.snapshotter = Snapshotter(
+            self.store, self.state, CONTRACT, interval_seconds,
+            Telemetry(self.registry, "g", "payments"),
+        )  # fmt: skip
+        self.offsets = {}
+        for partition in (0, 1):
+            self.state.begin(partition)
+            self.offsets[partition] = 0
+        self.snapshotter.start()
+
+    def batch(self, partition, count=100, settle=True):
+        """Carry one batch, of new cards, and say so to the snapshotter."""
+        begin = self.offsets[partition]
+        events = events_of(
+            [payment(k, card_id=f"card-{k}") for k in range(begin, begin + count)],
+            partitions=partition,
+        )
+        self.state.observe(events, np.ones(count, np.bool_))
+        if settle:
+            self.state.settle()
+            self.offsets[partition] += count
+
+    def until(self, happened):
+        """Let idle rounds pass until it has."""
+        deadline = time.monotonic() + _GIVE_UP_SECONDS
+        while not happened():
+            assert time.monotonic() < deadline
+            self.snapshotter.between_batches(self.offsets)
+            time.sleep(0.002)
+
+    def written(self, partition):
+        """Return the offsets of the partition's snapshots, the newest first."""
+        return [stored.next_offset for stored in self.store.stored(partition)]
+
+    def read(self, partition):
+        """Return how many cards and payments the newest snapshot of the partition holds."""
+        [stored, *_] = self.store.stored(partition)
+        tables = self.state.empty_tables()
+        self.store.read(stored, CONTRACT, tables)
+        return stored.next_offset, tables["card"].card_count, tables["card"].payment_count
+
+    def count(self, name, **labels):
+        return self.registry.get_sample_value(f"fraudstream_{name}", labels)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.snapshotter.stop()
+
+
+def test_a_snapshot_is_the_state_at_its_offset(bench):
+    """Though batches went on while it was made."""
+    bench.batch(0)
+    bench.snapshotter.between_batches(bench.offsets)
+    for _ in range(20):
+        bench.batch(0)
+        bench.snapshotter.between_batches(bench.offsets)
+    bench.until(lambda: bench.written(0))
+
+    offset, cards, payments = bench.read(0)
+    assert offset == cards == payments > 0
+
+
+def test_every_partition_has_its_turn_again_and_again(bench):
+    """And only so many are kept."""
+    for end in (100, 200, 300, 400):
+        for partition in (0, 1):
+            bench.batch(partition)
+        bench.until(lambda end=end: all(end in bench.written(p) for p in (0, 1)))
+
+    bench.until(lambda: all(bench.written(p) == [400, 300] for p in (0, 1)))
+
+
+def test_nothing_new_is_not_written_again(bench):
+    """An idle topic costs nothing."""
+    del bench.offsets[1]
+    bench.batch(0)
+    bench.until(lambda: bench.count("snapshots_total", result="written"))
+    for _ in range(50):
+        bench.snapshotter.between_batches(bench.offsets)
+        time.sleep(0.001)
+
+    assert bench.written(0) == [100]
+    assert bench.count("snapshots_total", result="written") == 1
+
+
+def test_none_is_due_before_the_interval(tmp_path):
+    """The first one comes an interval after the partition did."""
+    bench = Bench(tmp_path, interval_seconds=3_600)
+    bench.batch(0)
+    for _ in range(20):
+        bench.snapshotter.between_batches(bench.offsets)
+    bench.snapshotter.stop()
+
+    assert bench.store.stored() == []
+
+
+def test_a_partition_that_goes_leaves_its_state(tmp_path):
+    """However long the interval."""
+    bench = Bench(tmp_path, interval_seconds=3_600)
+    bench.batch(0)
+    bench.snapshotter.between_batches(bench.offsets)
+    bench.snapshotter.parted(0, bench.offsets[0])
+    bench.state.drop(0)
+    bench.snapshotter.stop()
+
+    assert bench.read(0) == (100, 100, 100)
+
+
+def test_a_partition_goes_while_its_copy_is_made(bench):
+    """The copy ends where the partition does."""
+    bench.batch(0)
+    bench.snapshotter.between_batches(bench.offsets)
+    bench.batch(0)
+    bench.snapshotter.parted(0, bench.offsets[0])
+    bench.state.drop(0)
+    del bench.offsets[0]
+    bench.until(lambda: bench.written(0))
+
+    assert bench.read(0) == (200, 200, 200)
+
+
+def test_a_partition_that_goes_in_the_middle_of_a_batch_leaves_nothing(tmp_path):
+    """Its state is that of no offset: the process ends by a fault."""
+    bench = Bench(tmp_path, interval_seconds=3_600)
+    bench.batch(0)
+    bench.batch(0, settle=False)
+    bench.snapshotter.parted(0, bench.offsets[0])
+    bench.snapshotter.stop()
+
+    assert bench.store.stored() == []
+
+
+def test_a_lost_partition_ends_its_copy_and_others_go_on(bench):
+    """Somebody else may be further already."""
+    bench.batch(0)
+    bench.batch(1)
+    bench.snapshotter.between_batches({0: 100})
+    bench.state.drop(0)
+    del bench.offsets[0]
+    bench.until(lambda: bench.written(1))
+
+    assert bench.written(0) == []
+
+
+def test_a_store_that_fails_is_told_of_and_tried_again(bench, monkeypatch):
+    """The consumer goes on; state can always be rebuilt."""
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    bench.batch(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "write", full)
+        bench.until(lambda: bench.count("snapshots_total", result="failed"))
+
+    bench.until(lambda: bench.written(0) == [100])
+
+
+def test_batches_that_change_too_much_end_the_copy(bench, monkeypatch):
+    """It would never be whole, and the last step would be long."""
+    monkeypatch.setattr(module, "_LAST_PAGES", -1)
+    del bench.offsets[1]
+
+    def failed():
+        bench.batch(0, 10)
+        return bench.count("snapshots_total", result="failed")
+
+    bench.until(failed)
+
+    assert bench.written(0) == []
+
+
+def test_the_last_step_is_bounded():
+    """16 MiB are copied in some milliseconds."""
+    assert module._LAST_PAGES * PAGE_WORDS * 8 == 16 * 2**20
