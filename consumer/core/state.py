@@ -86,7 +86,7 @@ class VelocityState:
         for partition, rows in by_partition(events.partitions):
             state = self._partitions[partition]
             state.windows.observe(
-                rows, events.cards, events.times, events.amounts, enters,
+                rows, events.cards, events.times, events.amounts, events.fingerprints, enters,
                 velocity.counts, velocity.sums, velocity.late,
             )  # fmt: skip
             if state.cold_until is None:

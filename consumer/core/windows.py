@@ -58,23 +58,26 @@ class CardWindows:
         return 8 * words + self._index.nbytes
 
     def observe(  # noqa: PLR0913 - the columns of one batch
-        self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs, enters: Bools,
-        counts: Longs, sums: Longs, late: Bools,
+        self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs,
+        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, late: Bools,
     ) -> None:  # fmt: skip
         """
         Measure and add the payments at `rows` of the columns, in that order.
 
-        cards int64[n, 2], times (microseconds) and amounts int64[n], enters bool[n]. Fills the
-        same rows of counts and sums int64[n, windows], the payment itself included, and late
-        bool[n].
+        cards int64[n, 2], times (microseconds, at most LATEST_TIME) and amounts int64[n],
+        fingerprints int64[n] of the event ids, or NO_FINGERPRINT, enters bool[n]. Fills the same
+        rows of counts and sums int64[n, windows], the payment itself included, and late bool[n].
+
+        A card's payment of equal time, amount and fingerprint as one that is held is the same one,
+        come again: it is measured over the payments before the first, and is not added.
         """
         self._make_room_for_cards(len(rows))
         done = 0
         while done < len(rows):
             done, self._logged = kernel.observe(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
-                done, rows, cards, times, amounts, enters, self._windows, self._grace,
-                counts, sums, late,
+                done, rows, cards, times, amounts, fingerprints, enters, self._windows,
+                self._grace, counts, sums, late,
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 

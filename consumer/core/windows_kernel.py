@@ -7,9 +7,12 @@ first, so that a batch can be taken back bit for bit.
 - `header`: the words of the partition as a whole.
 - `index`: a hash table with linear probing, from a card's hash to its row.
 - `cards`: a row for each card. Its payments hang on NEWEST, a chain of blocks towards the past.
-- `blocks`: OLDER, then the times and then the running totals of up to ENTRIES payments. Only the
+- `blocks`: OLDER, then the stamps and then the running totals of up to ENTRIES payments. Only the
   newest block of a card may be part full. The total of an entry is the sum of all amounts before
   it, so a window costs one look at each block and a scan of the one where it begins.
+
+A stamp is a payment's time with a fingerprint of its event_id in the lowest bits. Stamps are in the
+order of their times; of equal times, in the order of the log.
 """
 
 from typing import Final
@@ -44,9 +47,15 @@ CARD_WORDS: Final = 7
 # Words of a block.
 OLDER: Final = 0
 ENTRIES: Final = 15
-TIME: Final = 1
+STAMP: Final = 1
 BEFORE: Final = 1 + ENTRIES
 BLOCK_WORDS: Final = 1 + 2 * ENTRIES
+
+FINGERPRINT_BITS: Final = 11
+FINGERPRINTS: Final = (1 << FINGERPRINT_BITS) - 1
+NO_FINGERPRINT: Final = -1
+LATEST_TIME: Final = 2**52 - 1  # 2112-09-17, microseconds: later ones leave no room beside them
+EARLIEST_TIME: Final = -(2**52)
 
 ALERTS_KEPT: Final = 62  # windows that a card remembers its alerts of
 ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
@@ -106,29 +115,62 @@ def rebuild_index(index, cards, count):
 
 
 @numba.njit(cache=True)
-def _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i):
+def _last_stamp(time):
+    """Return the highest stamp of this time: those above it are later."""
+    return time << FINGERPRINT_BITS | FINGERPRINTS
+
+
+@numba.njit(cache=True)
+def _find(blocks, block, fill, end_total, stamp, amount):
+    """
+    Look for a payment among those of its time, the newest of which ends at the place given.
+
+    Returns (found, block, fill, end_total): the place right before it, or as it was given.
+    """
+    at_block, at, total = block, fill, end_total
+    before_time = _last_stamp((stamp >> FINGERPRINT_BITS) - 1)
+    while at_block >= 0 and blocks[at_block + STAMP + at - 1] > before_time:
+        at -= 1
+        found = blocks[at_block + STAMP + at] == stamp
+        found = found and total - blocks[at_block + BEFORE + at] == amount
+        total = blocks[at_block + BEFORE + at]
+        if at == 0:
+            at_block = blocks[at_block + OLDER] * BLOCK_WORDS
+            at = ENTRIES
+        if found:
+            return True, at_block, at, total
+    return False, block, fill, end_total
+
+
+@numba.njit(cache=True)
+def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, counts, sums, i):
     """
     Count and sum the payments of the card in (time - W, time] for each W, shortest first.
 
-    A payment at or before `oldest_kept` does not exist any more, wherever it still lies. Returns
-    how many payments are later than `time`.
+    A payment at or before `oldest_kept` does not exist any more, wherever it still lies. One that
+    is there already is measured over those before it. Returns how many payments are later than
+    `stamp`, and whether this is such a repeat.
     """
+    time = stamp >> FINGERPRINT_BITS
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
     end_total = cards[card + TOTAL]
     later = 0
-    while block >= 0 and blocks[block + TIME + fill - 1] > time:
+    while block >= 0 and blocks[block + STAMP + fill - 1] > _last_stamp(time):
         later += 1
         fill -= 1
         end_total = blocks[block + BEFORE + fill]
         if fill == 0:
             block = blocks[block + OLDER] * BLOCK_WORDS
             fill = ENTRIES
+    repeated = False
+    if may_repeat and time > oldest_kept:
+        repeated, block, fill, end_total = _find(blocks, block, fill, end_total, stamp, amount)
     count = 0
     first_total = end_total
     for w in range(windows.shape[0]):
-        start = max(time - windows[w], oldest_kept)
-        while block >= 0 and blocks[block + TIME] > start:  # the block begins inside the window
+        start = _last_stamp(max(time - windows[w], oldest_kept))
+        while block >= 0 and blocks[block + STAMP] > start:  # the block begins inside the window
             count += fill
             first_total = blocks[block + BEFORE]
             block = blocks[block + OLDER] * BLOCK_WORDS
@@ -136,12 +178,12 @@ def _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i):
         inside = 0
         total = first_total
         if block >= 0:
-            while blocks[block + TIME + fill - 1 - inside] > start:
+            while blocks[block + STAMP + fill - 1 - inside] > start:
                 inside += 1
                 total = blocks[block + BEFORE + fill - inside]
         counts[i, w] = count + inside
         sums[i, w] = end_total - total
-    return later
+    return later, repeated
 
 
 @numba.njit(cache=True)
@@ -150,7 +192,7 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
     newer = np.int64(NONE)
-    while block >= 0 and blocks[block + TIME + fill - 1] > oldest_kept:
+    while block >= 0 and blocks[block + STAMP + fill - 1] > _last_stamp(oldest_kept):
         newer = block
         block = blocks[block + OLDER] * BLOCK_WORDS
         fill = ENTRIES
@@ -186,7 +228,7 @@ def _begin_block(header, cards, blocks, card, undo, logged):
 
 
 @numba.njit(cache=True)
-def _insert(header, cards, blocks, card, time, amount, later, undo, logged):
+def _insert(header, cards, blocks, card, stamp, amount, later, undo, logged):
     """Place a payment after all that are not later; `later` payments move up by one."""
     block = cards[card + NEWEST] * BLOCK_WORDS
     at = cards[card + FILL]
@@ -202,10 +244,10 @@ def _insert(header, cards, blocks, card, time, amount, later, undo, logged):
             block = blocks[block + OLDER] * BLOCK_WORDS
             at = ENTRIES - 1
         before = blocks[block + BEFORE + at]
-        moved = blocks[block + TIME + at]
-        logged = _put(BLOCKS, blocks, to_block + TIME + to, moved, undo, logged)
+        moved = blocks[block + STAMP + at]
+        logged = _put(BLOCKS, blocks, to_block + STAMP + to, moved, undo, logged)
         logged = _put(BLOCKS, blocks, to_block + BEFORE + to, before + amount, undo, logged)
-    logged = _put(BLOCKS, blocks, block + TIME + at, time, undo, logged)
+    logged = _put(BLOCKS, blocks, block + STAMP + at, stamp, undo, logged)
     return _put(BLOCKS, blocks, block + BEFORE + at, before, undo, logged)
 
 
@@ -236,16 +278,18 @@ def _has_room(header, cards, blocks, undo, logged, words):
 
 @numba.njit(cache=True, nogil=True)
 def observe(
-    header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, enters,
-    windows, grace, counts, sums, late,
+    header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, fingerprints,
+    enters, windows, grace, counts, sums, late,
 ):  # fmt: skip
     """
-    Measure each payment's windows, itself included, and then add it if it `enters` and is not late.
+    Measure each payment's windows, itself included, and then add it if it `enters`, is not late and
+    is not there already.
 
-    rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times and amounts
-    int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums int64[n, w]
-    and late bool[n] are filled. Starts at rows[begin] and returns (position, logged): position
-    short of k means that a table or the log is full, and the caller grows them and calls again.
+    rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times, amounts and
+    fingerprints int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums
+    int64[n, w] and late bool[n] are filled. Starts at rows[begin] and returns (position, logged):
+    position short of k means that a table or the log is full, and the caller grows them and calls
+    again.
     """
     longest = windows[windows.shape[0] - 1]
     for k in range(begin, rows.shape[0]):
@@ -254,15 +298,20 @@ def observe(
         i = rows[k]
         time = times[i]
         watermark = max(header[WATERMARK], time)
-        oldest_kept = watermark - longest - grace
+        oldest_kept = max(watermark - longest - grace, EARLIEST_TIME)
+        stamp = time << FINGERPRINT_BITS | (fingerprints[i] & FINGERPRINTS)
+        may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
-        later = 0
+        later, repeated = 0, False
         if index[slot] == NONE:
             counts[i, :] = 0
             sums[i, :] = 0
         else:
             card = index[slot] * CARD_WORDS
-            later = _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i)
+            later, repeated = _measure(
+                cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows,
+                counts, sums, i,
+            )  # fmt: skip
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
             return k, logged
         for w in range(windows.shape[0]):
@@ -271,7 +320,7 @@ def observe(
         late[i] = time < header[WATERMARK] - grace
         if watermark > header[WATERMARK]:
             logged = _put(HEADER, header, WATERMARK, watermark, undo, logged)
-        if late[i] or not enters[i]:
+        if late[i] or repeated or not enters[i]:
             continue
         if index[slot] == NONE:
             logged = _begin_card(
@@ -282,7 +331,7 @@ def observe(
             logged = _prune(header, cards, blocks, card, oldest_kept, undo, logged)
         if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
             logged = _begin_block(header, cards, blocks, card, undo, logged)
-        logged = _insert(header, cards, blocks, card, time, amounts[i], later, undo, logged)
+        logged = _insert(header, cards, blocks, card, stamp, amounts[i], later, undo, logged)
     return rows.shape[0], logged
 
 
@@ -328,7 +377,9 @@ def drop_idle(header, cards, blocks, oldest_kept, oldest_alert):
     for row in range(header[CARD_COUNT]):
         card = row * CARD_WORDS
         block = cards[card + NEWEST] * BLOCK_WORDS
-        newest = NEVER if block < 0 else blocks[block + TIME + cards[card + FILL] - 1]
+        newest = NEVER
+        if block >= 0:
+            newest = blocks[block + STAMP + cards[card + FILL] - 1] >> FINGERPRINT_BITS
         if newest > oldest_kept or cards[card + ALERT_WINDOW] >= oldest_alert:
             for word in range(CARD_WORDS):
                 cards[kept * CARD_WORDS + word] = cards[card + word]

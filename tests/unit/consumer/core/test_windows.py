@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from consumer.core import windows_kernel as kernel
+from consumer.core.validate_kernel import EARLIEST, LATEST
 from consumer.core.windows import CardWindows
 from tests.property.references import ReferenceWindows
 
@@ -14,9 +15,14 @@ def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100) -> CardWindows:
 
 
 def observe(state, payments, *, enters=True):
-    """Return counts, sums and late of (card, time, amount) triples, observed as one batch."""
+    """
+    Return counts, sums and late of (card, time, amount) triples, observed as one batch.
+
+    A fourth item is the fingerprint of the event id.
+    """
     n = len(payments)
-    cards, times, amounts = (np.array(column, np.int64) for column in zip(*payments, strict=True))
+    rows = [payment if len(payment) == 4 else (*payment, -1) for payment in payments]
+    cards, times, amounts, ids = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     width = len(state._windows)
     counts, sums, late = (
         np.zeros((n, width), np.int64),
@@ -24,7 +30,7 @@ def observe(state, payments, *, enters=True):
         np.zeros(n, bool),
     )
     hashes = hashes_of(cards)
-    state.observe(np.arange(n), hashes, times, amounts, np.full(n, enters), counts, sums, late)
+    state.observe(np.arange(n), hashes, times, amounts, ids, np.full(n, enters), counts, sums, late)
     return counts.tolist(), sums.tolist(), late.tolist()
 
 
@@ -124,6 +130,90 @@ def test_a_late_payment_sees_what_is_left_of_its_windows():
     assert late == [True, True]
     assert (counts[0], sums[0]) == ([1, 1, 1], [8, 8, 8])
     assert (counts[1], sums[1]) == ([1, 2, 2], [16, 18, 18])
+
+
+def test_a_repeated_payment_is_measured_as_the_first_was_and_not_added():
+    """However much the card paid since."""
+    state = card_windows()
+    log = [(1, 995, 3, 8), (1, 1_000, 5, 7), (1, 1_000, 6, 9), (1, 1_004, 2, 1)]
+
+    counts, sums, _ = observe(state, log)
+    again = observe(state, [log[1], log[0], log[3], log[2]])
+
+    assert again == (
+        [counts[k] for k in (1, 0, 3, 2)],
+        [sums[k] for k in (1, 0, 3, 2)],
+        [False] * 4,
+    )
+    assert state.payment_count == 4
+
+
+@pytest.mark.parametrize("other", [(1, 1_000, 5, 8), (1, 1_000, 6, 7), (1, 1_001, 5, 7),
+                                   (2, 1_000, 5, 7), (1, 1_000, 5, -1)])  # fmt: skip
+def test_another_id_amount_time_or_card_is_another_payment(other):
+    """And so is one that has no id."""
+    state = card_windows()
+
+    observe(state, [(1, 1_000, 5, 7), other])
+
+    assert state.payment_count == 2
+
+
+def test_payments_without_ids_are_never_repeats_of_each_other():
+    """Two columns of a file may agree in all that it says."""
+    state = card_windows()
+
+    counts, _, _ = observe(state, [(1, 1_000, 5), (1, 1_000, 5)])
+
+    assert counts == [[1] * 3, [2] * 3]
+
+
+def test_a_repeat_is_found_across_blocks_of_payments_of_one_time():
+    """Forty in one microsecond: the first is in the third block from the newest."""
+    state = card_windows()
+    log = [(1, 1_000, 5, number) for number in range(40)]
+    counts, sums, _ = observe(state, log)
+
+    assert observe(state, log) == (counts, sums, [False] * 40)
+    assert state.payment_count == 40
+
+
+def test_a_repeat_later_than_the_grace_is_late_and_does_not_count_its_first():
+    """What its windows lack is gone for everyone, and LATE_EVENT says so."""
+    state = card_windows()
+    observe(state, [(1, 690, 1, 1), (1, 750, 2, 2), (1, 1_000, 4, 3)])
+
+    again = observe(state, [(1, 750, 2, 2)])
+
+    assert again == ([[1, 2, 2]], [[2, 3, 3]], [True])
+
+
+def test_a_repeat_of_what_does_not_enter_is_measured_like_any_other():
+    """A refund was never held; a payment that agrees with it is not it."""
+    state = card_windows()
+    observe(state, [(1, 1_000, 5, 7)])
+
+    counts, _, _ = observe(state, [(1, 1_000, 5, 7)], enters=False)
+
+    assert counts == [[2] * 3]
+
+
+@pytest.mark.parametrize("time", [kernel.EARLIEST_TIME + 2, -1, 0, 1, LATEST, kernel.LATEST_TIME])
+@pytest.mark.parametrize("fingerprint", [0, kernel.FINGERPRINTS])
+def test_times_keep_their_order_beside_fingerprints(time, fingerprint):
+    """From 1827 to 2112, to the microsecond."""
+    state = card_windows((1, 2), grace=10**18)
+    other = kernel.FINGERPRINTS - fingerprint
+
+    counts, _, _ = observe(state, [(1, time - 1, 5, other), (1, time, 5, fingerprint)])
+
+    assert counts[1] == [1, 2]
+
+
+def test_every_time_that_the_decoder_accepts_leaves_room_for_a_fingerprint():
+    """11 bits beside 52 and a sign."""
+    assert kernel.EARLIEST_TIME < EARLIEST < LATEST <= kernel.LATEST_TIME
+    assert kernel.LATEST_TIME << kernel.FINGERPRINT_BITS | kernel.FINGERPRINTS == 2**63 - 1
 
 
 def test_a_payment_that_does_not_enter_is_measured_and_leaves_no_trace():
@@ -253,8 +343,8 @@ def test_cards_that_share_a_place_in_the_index_are_told_apart():
     counts, sums, late = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros(n, bool)
 
     state.observe(
-        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.ones(n, bool),
-        counts, sums, late,
+        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.full(n, -1),
+        np.ones(n, bool), counts, sums, late,
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [1, 1, 1, 2]
@@ -268,8 +358,8 @@ def test_only_the_rows_asked_for_are_observed():
     counts, sums = np.full((n, 3), -1, np.int64), np.full((n, 3), -1, np.int64)
 
     state.observe(
-        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.ones(n, bool),
-        counts, sums, np.zeros(n, bool),
+        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.full(n, -1),
+        np.ones(n, bool), counts, sums, np.zeros(n, bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [-1, 1, -1, 2]
@@ -311,7 +401,7 @@ def test_an_empty_batch_changes_nothing():
 
     none = np.empty((0, 3), np.int64)
     state.observe(
-        np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0],
+        np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0], none[:, 0],
         np.empty(0, bool), none, none, np.empty(0, bool),
     )  # fmt: skip
 
