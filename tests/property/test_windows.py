@@ -89,8 +89,8 @@ def words(state):
     for card in cards:
         block, fill = card[kernel.NEWEST], card[kernel.FILL]
         while block != kernel.NONE:
-            times, befores = blocks[block, kernel.STAMP :], blocks[block, kernel.BEFORE :]
-            held.append((int(block), times[:fill].tolist(), befores[:fill].tolist()))
+            entries = blocks[block, kernel.FIRST : kernel.FIRST + fill * kernel.ENTRY_WORDS]
+            held.append((int(block), entries.tolist()))
             block, fill = blocks[block, kernel.OLDER], kernel.ENTRIES
     free, block = [], state._header[kernel.FREE_BLOCK]
     while block != kernel.NONE:
