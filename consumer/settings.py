@@ -132,6 +132,17 @@ class Windows(_Section):
     )
 
 
+class State(_Section):
+    """How velocity state is kept."""
+
+    max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most bytes of velocity state in a partition, 0 for no limit. The cards that"
+        " paid longest ago go first, and STATE_COLD says so.",
+    )
+
+
 class Alerts(_Section):
     """When alerts are raised."""
 
@@ -215,6 +226,7 @@ class Settings(BaseSettings):
     batch: Batch = Batch()
     model: Model = Model()
     windows: Windows = Windows()
+    state: State = State()
     alerts: Alerts = Alerts()
     labels: Labels = Labels()
     input: Input = Input()

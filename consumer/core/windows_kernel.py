@@ -33,8 +33,10 @@ WATERMARK: Final = 0  # latest event time so far, microseconds
 CARD_COUNT: Final = 1
 BLOCK_COUNT: Final = 2
 FREE_BLOCK: Final = 3  # first of the chain of blocks given back
-ENTRY_COUNT: Final = 4
-HEADER_WORDS: Final = 5
+FREE_COUNT: Final = 4
+ENTRY_COUNT: Final = 5
+COLD_UNTIL: Final = 6  # event time before which a window may reach back to what was evicted
+HEADER_WORDS: Final = 7
 
 # Words of a card.
 HASH_A: Final = 0
@@ -230,11 +232,14 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
         logged = _put(BLOCKS, blocks, newer + OLDER, NONE, undo, logged)
     oldest = block
     gone = fill
+    freed = 1
     while blocks[oldest + OLDER] != NONE:
         oldest = blocks[oldest + OLDER] * BLOCK_WORDS
         gone += ENTRIES
+        freed += 1
     logged = _put(BLOCKS, blocks, oldest + OLDER, header[FREE_BLOCK], undo, logged)
     logged = _put(HEADER, header, FREE_BLOCK, block // BLOCK_WORDS, undo, logged)
+    logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] + freed, undo, logged)
     return _put(HEADER, header, ENTRY_COUNT, header[ENTRY_COUNT] - gone, undo, logged)
 
 
@@ -243,6 +248,7 @@ def _begin_block(header, cards, blocks, card, undo, logged):
     row = header[FREE_BLOCK]
     if row != NONE:
         logged = _put(HEADER, header, FREE_BLOCK, blocks[row * BLOCK_WORDS + OLDER], undo, logged)
+        logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] - 1, undo, logged)
     else:
         row = header[BLOCK_COUNT]
         logged = _put(HEADER, header, BLOCK_COUNT, row + 1, undo, logged)
@@ -429,29 +435,36 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
 
 
 @numba.njit(cache=True, nogil=True)
-def drop_idle(header, cards, blocks, oldest_kept, oldest_alert):
+def newest_stamps(cards, blocks, newest):
+    """Fill newest int64[rows] with the stamp of each row's newest payment, NEVER where none is."""
+    for row in range(newest.shape[0]):
+        card = row * CARD_WORDS
+        block = cards[card + NEWEST] * BLOCK_WORDS
+        newest[row] = NEVER if block < 0 else _stamp(blocks, block, cards[card + FILL] - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_cards(header, cards, blocks, keep):
     """
-    Remove cards with no payment after `oldest_kept` and no alert in window `oldest_alert` or later.
+    Remove the rows where keep bool[rows] is false, and give their blocks back.
 
     Rows move up, so the index must be built again. Not undone: call it between batches.
     """
     kept = 0
-    for row in range(header[CARD_COUNT]):
+    for row in range(keep.shape[0]):
         card = row * CARD_WORDS
-        block = cards[card + NEWEST] * BLOCK_WORDS
-        newest = NEVER
-        if block >= 0:
-            newest = _stamp(blocks, block, cards[card + FILL] - 1) >> FINGERPRINT_BITS
-        if newest > oldest_kept or cards[card + ALERT_WINDOW] >= oldest_alert:
+        if keep[row]:
             for word in range(CARD_WORDS):
                 cards[kept * CARD_WORDS + word] = cards[card + word]
             kept += 1
             continue
+        block = cards[card + NEWEST] * BLOCK_WORDS
         fill = cards[card + FILL]
         while block >= 0:
             older = blocks[block + OLDER] * BLOCK_WORDS
             blocks[block + OLDER] = header[FREE_BLOCK]
             header[FREE_BLOCK] = block // BLOCK_WORDS
+            header[FREE_COUNT] += 1
             header[ENTRY_COUNT] -= fill
             block, fill = older, ENTRIES
     header[CARD_COUNT] = kept

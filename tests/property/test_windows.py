@@ -48,8 +48,8 @@ def cut(draw, log):
     return [log[a:b] for a, b in zip([0, *bounds], [*bounds, len(log)], strict=True)]
 
 
-def fresh(windows=WINDOWS, grace=GRACE):
-    return CardWindows(windows, grace, ALERT_WINDOW)
+def fresh(max_bytes=0):
+    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes)
 
 
 def hashes_of(cards):
@@ -167,6 +167,31 @@ def test_the_last_windows_and_grace_of_a_log_are_all_of_it(before, after):
     observe(part, [payment for payment in before if payment[1] > horizon])
 
     assert observe(part, after) == observe(whole, after)
+
+
+@given(st.integers(0, 2**32), st.integers(0, 8_000), st.integers(1, 60))
+def test_a_state_with_a_limit_is_exact_or_says_that_it_is_cold(seed, max_bytes, cards):
+    """Whatever was evicted, and for every payment: unlimited state knows no better."""
+    rng = np.random.default_rng(seed)
+    n = 400
+    times = 10_000 + np.cumsum(rng.integers(0, 6, n)) - rng.integers(0, GRACE + 9, n)
+    columns = rng.integers(0, cards, n), times, rng.integers(-9, 99, n), rng.integers(-1, 2_048, n)
+    log = list(zip(*(column.tolist() for column in columns), [True] * n, strict=True))
+    state, unlimited = fresh(max_bytes or 1), fresh()
+    evicted = 0
+
+    for begin in range(0, n, 20):
+        batch = log[begin : begin + 20]
+        observe(state, batch[::-1])
+        state.roll_back()
+        found, exact = observe(state, batch), observe(unlimited, batch)
+        for k, payment in enumerate(batch):
+            assert found[k] == exact[k] or payment[1] < state.cold_until
+        evicted += state.settle()
+        unlimited.settle()
+        assert state.nbytes <= (max_bytes or 1)
+
+    assert (evicted > 0) == (state.cold_until > kernel.NEVER)
 
 
 @given(st.lists(st.tuples(few_cards, st.integers(0, 60 * ALERT_WINDOW)), min_size=1, max_size=60))

@@ -9,11 +9,13 @@ from tests.property.references import ReferenceWindows
 WINDOWS = (10, 70, 300)
 GRACE = 20
 FULL = kernel.ENTRIES
+CARD_BYTES = 16 + 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
+"""A card with one block, and its share of the index."""
 ABOUT_A_BLOCK = (FULL - 1, FULL, FULL + 1, 2 * FULL - 1, 2 * FULL, 2 * FULL + 1)
 
 
-def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100) -> CardWindows:
-    return CardWindows(windows, grace, alert_window)
+def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100, max_bytes=0) -> CardWindows:
+    return CardWindows(windows, grace, alert_window, max_bytes)
 
 
 def observe(state, payments, *, enters=True):
@@ -589,7 +591,94 @@ def test_memory_in_use_grows_with_what_is_held():
 
     observe(state, [(card, 0, 1) for card in range(100)])
 
-    assert state.nbytes == empty + 100 * 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
+    assert empty == 0
+    assert state.nbytes == 100 * CARD_BYTES
+
+
+def test_blocks_given_back_are_not_in_use():
+    """They wait for the next payments."""
+    state = card_windows((10,), grace=0)
+    observe(state, [(1, k, 1) for k in range(3 * FULL)])
+
+    observe(state, [(1, 1_000, 1)])
+
+    assert state.nbytes == CARD_BYTES
+
+
+def test_the_cards_that_paid_longest_ago_leave_a_full_state():
+    """An eighth of them at a time, whatever order they came in; the others keep their payments."""
+    state = card_windows(grace=50, max_bytes=16 * CARD_BYTES)
+    order = [(5 * k) % 17 for k in range(17)]
+
+    observe(state, [(card, 1_000 + card, 1) for card in order])
+    evicted = state.settle()
+    counts, _, _ = observe(state, [(card, 1_020, 1) for card in range(17)])
+
+    assert evicted == 3
+    assert [count[1] for count in counts] == [1] * 3 + [2] * 14
+
+
+def test_a_state_as_large_as_it_may_be_evicts_nothing():
+    """One byte less, and it does."""
+    payments = [(card, 1_000 + card, 1) for card in range(8)]
+    fitting, full = (card_windows(max_bytes=8 * CARD_BYTES - less) for less in (0, 1))
+    for state in (fitting, full):
+        observe(state, payments)
+
+    assert (fitting.settle(), full.settle()) == (0, 2)
+    assert (fitting.cold_until, full.cold_until) == (kernel.NEVER, 1_001 + WINDOWS[-1])
+
+
+def test_idle_cards_go_before_any_is_evicted():
+    """Nobody misses them, so nothing is cold."""
+    state = card_windows(max_bytes=10 * CARD_BYTES)
+    observe(state, [(card, 0, 1) for card in range(8)])
+    state.settle()
+
+    observe(state, [(card, 1_000, 1) for card in range(10, 18)])
+
+    assert state.settle() == 0
+    assert state.card_count == 8
+    assert state.cold_until == kernel.NEVER
+
+
+def test_which_cards_are_evicted_does_not_depend_on_how_the_log_was_cut():
+    """As long as the state is full at the same place."""
+    log = [(card, 1_000 + (card * 7) % 40, 1) for card in range(40)]
+
+    def held_after(batches):
+        state = card_windows(grace=50, max_bytes=40 * CARD_BYTES - 1)
+        for batch in batches:
+            observe(state, batch)
+            state.settle()
+        counts, _, _ = observe(state, [(card, 1_040, 1) for card in range(40)])
+        return counts, state.cold_until
+
+    assert held_after([log]) == held_after([log[:13], log[13:14], log[14:]])
+    assert held_after([log]) == held_after([log[::-1]])
+
+
+def test_a_card_too_large_for_the_state_is_evicted_too():
+    """The limit holds, whatever it is."""
+    state = card_windows(max_bytes=1)
+
+    observe(state, [(1, 1_000, 1)])
+
+    assert state.settle() == 1
+    assert (state.card_count, state.nbytes) == (0, 0)
+
+
+def test_a_batch_is_rolled_back_to_the_state_after_an_eviction():
+    """What was evicted stays so: it left with a batch that was committed."""
+    state = card_windows(max_bytes=20 * CARD_BYTES)
+    observe(state, [(card, 1_000 + card, 1) for card in range(30)])
+    state.settle()
+    before = tables(state)
+
+    observe(state, [(card, 1_040, 1) for card in range(60)])
+    state.roll_back()
+
+    assert tables(state) == before
 
 
 def test_the_reference_agrees_on_a_year_of_one_card():
