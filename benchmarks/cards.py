@@ -79,7 +79,7 @@ class _Step:
         blocks = -(-PAYMENTS // kernel.ENTRIES)
         windows._cards = np.empty((cards + BATCH) * kernel.CARD_WORDS, np.int64)
         windows._blocks = np.empty((cards * blocks + BATCH) * kernel.BLOCK_WORDS, np.int64)
-        windows._index = np.full(size, kernel.NONE, np.int32)
+        windows._index = np.full(size, kernel.NONE, np.int64)
         windows._header[kernel.WATERMARK] = _NOW
         _fill(windows._header, windows._cards, windows._blocks, cards)
         kernel.rebuild_index(windows._index, windows._cards, cards)
@@ -125,7 +125,7 @@ def _hashes_of(numbers: Longs) -> Longs:
     return np.stack([mixed, ~mixed], axis=1).view(np.int64)
 
 
-@numba.njit(cache=True)
+@numba.njit  # not cached: numba would not notice that a table has changed
 def _fill(header, cards, blocks, count):  # type: ignore[no-untyped-def] # a kernel
     """Give each card 20 payments in the 30 days before now; its blocks lie far from each other."""
     for row in range(count):

@@ -11,7 +11,7 @@ from consumer.core import windows_kernel as kernel
 from consumer.records import Bools, Longs
 
 _FIRST_CARDS: Final = 1_024
-_INDEX_BYTES: Final = 16  # of a card, at most: four slots
+_INDEX_BYTES: Final = 32  # of a card, at most: four slots
 _EVICTED_AT_ONCE: Final = 8  # one in so many cards
 
 
@@ -37,7 +37,7 @@ class CardWindows:
         self._header[kernel.COLD_UNTIL] = kernel.NEVER
         self._cards = np.empty(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
         self._blocks = np.empty(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
-        self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int32)
+        self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int64)
         self._undo = np.empty((16 * _FIRST_CARDS, 2), np.int64)
         self._logged = 0
         self._index_rebuilt = False
@@ -188,7 +188,7 @@ class CardWindows:
         kernel.keep_cards(self._header, self._cards, self._blocks, keep)
 
     def _rebuild_index(self, size: int) -> None:
-        self._index = np.full(size, kernel.NONE, np.int32)
+        self._index = np.full(size, kernel.NONE, np.int64)
         kernel.rebuild_index(self._index, self._cards, self.card_count)
 
     def _grow_what_is_full(self, remaining: int) -> None:

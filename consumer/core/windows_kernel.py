@@ -5,7 +5,8 @@ All state is words of int64 in four tables, and every change of a word is writte
 first, so that a batch can be taken back bit for bit.
 
 - `header`: the words of the partition as a whole.
-- `index`: a hash table with linear probing, from a card's hash to its row.
+- `index`: a hash table with linear probing, from a card's hash to its row. A slot holds the row
+  with the upper half of the second hash, so that probing does not visit the rows of others.
 - `cards`: a row for each card. Its payments hang on NEWEST, a chain of blocks towards the past.
 - `blocks`: OLDER, then the stamp and the running total of up to ENTRIES payments. Only the newest
   block of a card may be part full. The total of an entry is the sum of all amounts before it, so a
@@ -71,6 +72,10 @@ EARLIEST_TIME: Final = -(2**52)
 ALERTS_KEPT: Final = 62  # windows that a card remembers its alerts of
 ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
 
+# Halves of a slot of the index.
+ROW: Final = (1 << 32) - 1
+TAG: Final = -(1 << 32)
+
 NONE: Final = -1
 NEVER: Final = -(2**62)
 TABLE_SHIFT: Final = 60
@@ -110,11 +115,24 @@ def _slot_of(index, cards, hash_a, hash_b):
     mask = index.shape[0] - 1
     slot = hash_a & mask
     while index[slot] != NONE:
-        card = index[slot] * CARD_WORDS
-        if cards[card + HASH_A] == hash_a and cards[card + HASH_B] == hash_b:
-            break
+        if (index[slot] ^ hash_b) & TAG == 0:
+            card = (index[slot] & ROW) * CARD_WORDS
+            if cards[card + HASH_A] == hash_a and cards[card + HASH_B] == hash_b:
+                break
         slot = (slot + 1) & mask
     return slot
+
+
+@numba.njit(cache=True)
+def _likely_card(index, hash_a, hash_b):
+    """Return where the card probably is, without a look at it; NONE where it is not."""
+    mask = index.shape[0] - 1
+    slot = hash_a & mask
+    while index[slot] != NONE:
+        if (index[slot] ^ hash_b) & TAG == 0:
+            return (index[slot] & ROW) * CARD_WORDS
+        slot = (slot + 1) & mask
+    return np.int64(NONE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -122,7 +140,8 @@ def rebuild_index(index, cards, count):
     """Enter rows 0 to count - 1 into an empty index."""
     for row in range(count):
         card = row * CARD_WORDS
-        index[_slot_of(index, cards, cards[card + HASH_A], cards[card + HASH_B])] = row
+        slot = _slot_of(index, cards, cards[card + HASH_A], cards[card + HASH_B])
+        index[slot] = cards[card + HASH_B] & TAG | row
 
 
 @numba.njit(cache=True)
@@ -295,7 +314,7 @@ def _begin_card(header, index, cards, slot, hash_a, hash_b, undo, logged):
     cards[card + ALERT_WINDOW] = NEVER
     cards[card + ALERT_MASK] = 0
     logged = _put(HEADER, header, CARD_COUNT, row + 1, undo, logged)
-    return _put(INDEX, index, slot, row, undo, logged)
+    return _put(INDEX, index, slot, hash_b & TAG | row, undo, logged)
 
 
 @numba.njit(cache=True)
@@ -308,7 +327,7 @@ def _has_room(header, cards, blocks, undo, logged, words):
 
 
 @numba.njit(cache=True)
-def _prefetch(index, cards, blocks, rows, hashes, newest_of):
+def _prefetch(index, cards, blocks, rows, hashes, places):
     """
     Have what these payments will look at fetched from memory, all of it at once.
 
@@ -318,27 +337,26 @@ def _prefetch(index, cards, blocks, rows, hashes, newest_of):
     mask = index.shape[0] - 1
     for i in rows:
         prefetch(index, hashes[i, 0] & mask)
-    for i in rows:
-        card = index[hashes[i, 0] & mask] * CARD_WORDS
-        if card >= 0:
+    for k in range(rows.shape[0]):
+        card = _likely_card(index, hashes[rows[k], 0], hashes[rows[k], 1])
+        places[k] = card
+        if card != NONE:
             prefetch(cards, card)
             prefetch(cards, card + CARD_WORDS - 1)
     for k in range(rows.shape[0]):
-        i = rows[k]
-        row = index[_slot_of(index, cards, hashes[i, 0], hashes[i, 1])]
-        newest = NONE if row == NONE else cards[row * CARD_WORDS + NEWEST]
-        block = newest * BLOCK_WORDS
-        newest_of[k] = block
-        if block >= 0:
-            end = _at(block, cards[row * CARD_WORDS + FILL])
+        card = places[k]
+        newest = NONE if card == NONE else cards[card + NEWEST]
+        places[k] = newest
+        if newest != NONE:
+            block = newest * BLOCK_WORDS
+            end = _at(block, cards[card + FILL])
             prefetch(blocks, block)
             prefetch(blocks, max(block, end - LINE_WORDS))
             prefetch(blocks, end)
     for k in range(rows.shape[0]):
-        if newest_of[k] >= 0:
-            older = blocks[newest_of[k] + OLDER]
-            if older != NONE:
-                prefetch(blocks, older * BLOCK_WORDS)
+        older = NONE if places[k] == NONE else blocks[places[k] * BLOCK_WORDS + OLDER]
+        if older != NONE:
+            prefetch(blocks, older * BLOCK_WORDS)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -357,10 +375,10 @@ def observe(
     again.
     """
     longest = windows[windows.shape[0] - 1]
-    newest_of = np.empty(AHEAD, np.int64)
+    places = np.empty(AHEAD, np.int64)
     for k in range(begin, rows.shape[0]):
         if (k - begin) % AHEAD == 0:
-            _prefetch(index, cards, blocks, rows[k : k + AHEAD], hashes, newest_of)
+            _prefetch(index, cards, blocks, rows[k : k + AHEAD], hashes, places)
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
             return k, logged
         i = rows[k]
@@ -375,7 +393,7 @@ def observe(
             counts[i, :] = 0
             sums[i, :] = 0
         else:
-            card = index[slot] * CARD_WORDS
+            card = (index[slot] & ROW) * CARD_WORDS
             later, repeated = _measure(
                 cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows,
                 counts, sums, i,
@@ -394,7 +412,7 @@ def observe(
             logged = _begin_card(
                 header, index, cards, slot, hashes[i, 0], hashes[i, 1], undo, logged
             )
-        card = index[slot] * CARD_WORDS
+        card = (index[slot] & ROW) * CARD_WORDS
         if cards[card + FILL] == ENTRIES:
             logged = _prune(header, cards, blocks, card, oldest_kept, undo, logged)
         if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
@@ -422,7 +440,7 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
             logged = _begin_card(
                 header, index, cards, slot, hashes[k, 0], hashes[k, 1], undo, logged
             )
-        card = index[slot] * CARD_WORDS
+        card = (index[slot] & ROW) * CARD_WORDS
         ahead = numbers[k] - cards[card + ALERT_WINDOW]
         mask = cards[card + ALERT_MASK]
         if ahead > 0:

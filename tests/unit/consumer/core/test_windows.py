@@ -9,7 +9,7 @@ from tests.property.references import ReferenceWindows
 WINDOWS = (10, 70, 300)
 GRACE = 20
 FULL = kernel.ENTRIES
-CARD_BYTES = 16 + 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
+CARD_BYTES = 32 + 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
 """A card with one block, and its share of the index."""
 ABOUT_A_BLOCK = (FULL - 1, FULL, FULL + 1, 2 * FULL - 1, 2 * FULL, 2 * FULL + 1)
 
