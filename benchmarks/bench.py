@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import fastavro
 from confluent_kafka import Consumer, TopicPartition
 
 import schemas
+from benchmarks.cards import SIZES, bytes_per_card, cost_of_cards
 from benchmarks.passes import BATCH, PARTITIONS, Cost, Ready, consumer_pass, floor_pass
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.decode import PAYMENT_COLUMNS
@@ -36,6 +37,7 @@ TOPICS: Final = {
 }  # fmt: skip
 FLOOR: Final = "floor"
 TUNED: Final = "tuned floor"
+Measured = TypeVar("Measured")
 RUNS: Final = {
     "at-least-once": ("at-least-once", "quickscorer"),
     "exactly-once": ("exactly-once", "quickscorer"),
@@ -48,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cards", type=int, default=SIZES[-1], help="most cards in memory")
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
@@ -67,6 +70,13 @@ def main() -> None:
         costs = _rounds(job, arguments.rounds)
     result = _summary(costs) | {
         "decoder_ratio_to_fastavro": _decoder_ratio(workload.values[:BATCH])
+    }
+    sizes = tuple(size for size in SIZES if size <= arguments.cards)
+    print(f"measuring the feature step over up to {sizes[-1]:,} cards")
+    result |= {
+        "cards": _alone(partial(cost_of_cards, arguments.rounds, sizes)),
+        "bytes_per_card": bytes_per_card(days=30),
+        "bytes_per_card_after_75_days": bytes_per_card(days=75),
     }
     result |= {"events": arguments.events, "rounds": arguments.rounds, "broker": str(choice.rung)}
     arguments.out.parent.mkdir(exist_ok=True)
@@ -103,8 +113,8 @@ def _rounds(job: Job, rounds: int) -> dict[str, list[Cost]]:
     return costs
 
 
-def _alone(measured: Callable[[], Cost]) -> Cost:
-    """Run a pass in a process of its own."""
+def _alone(measured: Callable[[], Measured]) -> Measured:
+    """Measure in a process of its own, which takes its memory with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measured).result()
 
@@ -145,7 +155,6 @@ def _summary(costs: dict[str, list[Cost]]) -> dict[str, Any]:
         "events_per_second": {
             name: statistics.median(c.events / c.wall for c in costs[name]) for name in costs
         },
-        "bytes_per_card": plain[-1].bytes_per_card,
         "batch": BATCH,
     }
 
@@ -193,7 +202,14 @@ def _print(result: dict[str, Any]) -> None:
     stages = ", ".join(f"{stage} {us:.2f}" for stage, us in result["stages"].items())
     print(f"stages, at-least-once: {stages}")
     print(f"decoder alone: {result['decoder_ratio_to_fastavro']:.1f} x fastavro")
-    print(f"state: {result['bytes_per_card']:,.0f} bytes a card")
+    fewest = min(result["cards"])
+    for size, cost in result["cards"].items():
+        ratio = cost / result["cards"][fewest]
+        print(f"feature step, {size:,} cards: {cost:.2f} us, {ratio:.2f} x that of {fewest:,}")
+    print(
+        f"state: {result['bytes_per_card']:,.0f} bytes a card at 78 payments in 30 days,"
+        f" {result['bytes_per_card_after_75_days']:,.0f} after 75 days of them"
+    )
 
 
 if __name__ == "__main__":

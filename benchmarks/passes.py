@@ -41,7 +41,6 @@ class Cost:
     wall: float
     events: int
     stages: dict[str, float] = field(default_factory=dict)
-    bytes_per_card: float = 0.0
 
     @property
     def cpu_us(self) -> float:
@@ -165,7 +164,6 @@ def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: in
         app._loop.run(keep_going)
         stages["poll and the rest"] = time.thread_time() - begin - sum(stages.values())
     cost.stages = {**stages, "threads of the client": cost.cpu - sum(stages.values())}
-    cost.bytes_per_card = app._loop._state.nbytes / app._loop._state.card_count
     closing = (source, app._sink, app._labels, app._restore_reader)
     for close in (*(part.close for part in closing), app._lag.stop, app._http.stop):
         close()

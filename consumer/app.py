@@ -118,6 +118,7 @@ class App:
             bundle.feature_set.windows,
             micros(settings.windows.grace),
             micros(settings.alerts.window),
+            settings.state.max_bytes,
         )
         reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
         self._build_snapshots(state)

@@ -152,4 +152,5 @@ class Loop:
         if time.monotonic() > self._housekeeping_due:
             self._housekeeping_due = time.monotonic() + _SECONDS_BETWEEN_HOUSEKEEPING
             gc.collect()
-            self._telemetry.state_measured(self._state.card_count, self._state.nbytes)
+            state = self._state
+            self._telemetry.state_measured(state.card_count, state.nbytes, state.evicted_count)

@@ -140,6 +140,9 @@ class Metrics:
         self.ready = gauge("ready", "1 when /readyz answers 200.")
         self.state_cards = gauge("state_cards", "Cards in the velocity state.")
         self.state_bytes = gauge("state_bytes", "Bytes of velocity state in use.")
+        self.state_evicted_cards = counter(
+            "state_evicted_cards_total", "Cards that left a full state before their time."
+        )
         self.restore_remaining = gauge(
             "state_restore_remaining_messages", "Records still to replay before live ones."
         )

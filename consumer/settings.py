@@ -133,7 +133,7 @@ class Windows(_Section):
 
 
 class State(_Section):
-    """What is kept of the velocity state besides the input topic, which is enough to rebuild it."""
+    """How velocity state is kept, beside the input topic, which is enough to rebuild it."""
 
     url: str = Field(
         "",
@@ -142,6 +142,12 @@ class State(_Section):
     )
     snapshot_interval: Duration = Field(
         300.0, gt=0, description="Time between two snapshots of a partition."
+    )
+    max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most bytes of velocity state in a partition, 0 for no limit. The cards that"
+        " paid longest ago go first, and STATE_COLD says so.",
     )
 
 

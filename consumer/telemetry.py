@@ -68,6 +68,7 @@ class Telemetry:
         self._log = structlog.get_logger("fraudstream")
         self._model_version = ""
         self._progress_told = 0.0
+        self._evicted_told = 0
         self._error_told: dict[tuple[str, str], float] = {}
         self._lag_shown: set[tuple[str, str, str]] = set()
 
@@ -222,10 +223,14 @@ class Telemetry:
             "snapshot_refused", partition=partition, path=path, reason=reason, text=text
         )
 
-    def state_measured(self, cards: int, nbytes: int) -> None:
-        """The velocity state was sized."""
+    def state_measured(self, cards: int, nbytes: int, evicted: int) -> None:
+        """The velocity state was sized; `evicted` cards had to leave it since the start."""
         self.metrics.state_cards.set(cards)
         self.metrics.state_bytes.set(nbytes)
+        if newly := evicted - self._evicted_told:
+            self._evicted_told = evicted
+            self.metrics.state_evicted_cards.inc(newly)
+            self._log.warning("cards_evicted", cards=newly, held=cards, held_bytes=nbytes)
 
     def client_error(self, client: str, code: str, text: str) -> None:
         """

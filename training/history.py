@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from consumer.core.batch import Events, Text
 from consumer.core.feature_sets import FeatureSet
 from consumer.core.features import FeatureStep
-from consumer.core.hashing import hash_ids
+from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
 from consumer.records import Longs
@@ -29,8 +29,8 @@ class History:
     n payments in log order, int64[n] unless said otherwise.
 
     `times` are microseconds since 1970, `amounts` ten-thousandths of the major unit, `cards` and
-    `terminals` int64[n, 2] hashes. `fraud_known_at` is when the first label called the payment a
-    fraud, NEVER where none did.
+    `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or -1. `fraud_known_at` is when
+    the first label called the payment a fraud, NEVER where none did.
     """
 
     partitions: Longs
@@ -40,6 +40,7 @@ class History:
     utc_offset_minutes: Longs
     cards: Longs
     terminals: Longs
+    fingerprints: Longs
     fraud_known_at: Longs
 
     def __len__(self) -> int:
@@ -92,10 +93,19 @@ def measure(
 
 def hash_texts(texts: Sequence[bytes]) -> Longs:
     """Return int64[n, 2], the hashes that state is kept by."""
+    return hash_ids(_column_of(texts), 0)
+
+
+def fingerprint_texts(texts: Sequence[bytes]) -> Longs:
+    """Return int64[n], the fingerprints that repeated events are known by."""
+    return fingerprint_ids(_column_of(texts), 0)
+
+
+def _column_of(texts: Sequence[bytes]) -> Text:
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     buffer = np.frombuffer(b"".join(texts) or b"\0", np.uint8)
     starts = np.cumsum(lengths) - lengths
-    return hash_ids(Text(("id",), buffer, starts.reshape(1, -1), lengths.reshape(1, -1)), 0)
+    return Text(("id",), buffer, starts.reshape(1, -1), lengths.reshape(1, -1))
 
 
 def _as_events(history: History) -> Events:
@@ -113,5 +123,6 @@ def _as_events(history: History) -> Events:
         utc_offset_minutes=history.utc_offset_minutes,
         cards=history.cards,
         terminals=history.terminals,
+        fingerprints=history.fingerprints,
         text=Text((), np.zeros(1, np.uint8), nothing, nothing),
     )

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from consumer.core.batch import Events
 from consumer.core.labels import TerminalFrauds
 from consumer.core.symbols import KINDS
+from consumer.core.windows_kernel import NO_FINGERPRINT
 from consumer.records import Longs
-from training.history import NEVER, History, hash_texts
+from training.history import NEVER, History, fingerprint_texts, hash_texts
 
 _AUTHORISATION: Final = KINDS.index("AUTHORISATION")
 _LARGEST_EXPONENT: Final = 4
@@ -37,7 +38,7 @@ def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) 
         histories.append(
             History(
                 events.partitions, events.times, events.kinds, events.amounts,
-                events.utc_offset_minutes, events.cards, events.terminals,
+                events.utc_offset_minutes, events.cards, events.terminals, events.fingerprints,
                 np.fromiter(known, np.int64, len(ids)),
             )
         )  # fmt: skip
@@ -50,7 +51,8 @@ def from_columns(
     """
     Return the history of n authorisations in cents, in event-time order.
 
-    times and fraud_known_at are microseconds; cards and terminals int64[n, 2] hashes of the ids.
+    times and fraud_known_at are microseconds; cards and terminals int64[n, 2] hashes of the ids. No
+    payment is taken for a repeat of another.
     """
     zeros = np.zeros(len(times), np.int64)
     return History(
@@ -61,6 +63,7 @@ def from_columns(
         utc_offset_minutes=zeros,
         cards=cards,
         terminals=terminals,
+        fingerprints=np.full(len(times), NO_FINGERPRINT, np.int64),
         fraud_known_at=fraud_known_at,
     )
 
@@ -69,7 +72,8 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     """
     Read payments and fraud labels, whose columns are named as in the event schemas, into a history.
 
-    Optional: kind, currency_exponent (2), local_utc_offset_minutes (0); verdict in the labels.
+    Optional: event_id, by which repeated events are known; kind, currency_exponent (2),
+    local_utc_offset_minutes (0); verdict in the labels.
     The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
     """
     paid = _table(payments, _PAYMENT_COLUMNS)
@@ -88,6 +92,9 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     kinds = np.full(n, _AUTHORISATION, np.int64)
     if "kind" in paid.column_names:
         kinds = np.array([KINDS.index(kind) for kind in paid["kind"].to_pylist()], np.int64)
+    fingerprints = np.full(n, NO_FINGERPRINT, np.int64)
+    if "event_id" in paid.column_names:
+        fingerprints = fingerprint_texts(_texts(paid["event_id"]))
     known = (known_at.get(payment, NEVER) for payment in _texts(paid["transaction_id"]))
     return History(
         partitions=np.zeros(n, np.int64),
@@ -97,6 +104,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
         utc_offset_minutes=_longs(paid, "local_utc_offset_minutes", n, 0),
         cards=hash_texts(_texts(paid["card_id"])),
         terminals=hash_texts(_texts(paid["terminal_id"])),
+        fingerprints=fingerprints,
         fraud_known_at=np.fromiter(known, np.int64, n),
     )
 

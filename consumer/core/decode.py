@@ -12,11 +12,12 @@ from consumer.core import validate_kernel
 from consumer.core.avro_decoder import AvroDecoder, bounds_of
 from consumer.core.avro_program import Column
 from consumer.core.batch import Events
-from consumer.core.hashing import hash_ids
+from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.core.symbols import KINDS
 from consumer.records import Longs, Records, Refused, Status
 
 _IDS: Final = ("event_id", "transaction_id", "card_id", "terminal_id")
+_EVENT: Final = _IDS.index("event_id")
 _CARD: Final = _IDS.index("card_id")
 _TERMINAL: Final = _IDS.index("terminal_id")
 
@@ -89,6 +90,7 @@ class PaymentDecoder:
             utc_offset_minutes=columns.long("local_utc_offset_minutes"),
             cards=hash_ids(text, _CARD, statuses),
             terminals=hash_ids(text, _TERMINAL, statuses),
+            fingerprints=fingerprint_ids(text, _EVENT, statuses),
             text=text,
         )
         if len(refused) == 0:

@@ -40,11 +40,17 @@ class _Partition:
 class VelocityState:
     """Windows and alerts by partition. Everything since the last `settle` can be rolled back."""
 
-    def __init__(self, windows: tuple[int, ...], grace: int, alert_window: int) -> None:
-        """`windows`, `grace` and `alert_window` are microseconds."""
+    def __init__(
+        self, windows: tuple[int, ...], grace: int, alert_window: int, max_bytes: int = 0
+    ) -> None:
+        """
+        `windows`, `grace` and `alert_window` are microseconds; `max_bytes` limits each partition.
+        """
         self._windows = windows
         self._grace = grace
         self._alert_window = alert_window
+        self._max_bytes = max_bytes
+        self._evicted = 0
         self._partitions: dict[int, _Partition] = {}
 
     @property
@@ -77,7 +83,8 @@ class VelocityState:
 
     def empty_tables(self) -> Tables:
         """Return tables for a partition, by the key whose history they hold."""
-        return {"card": CardWindows(self._windows, self._grace, self._alert_window)}
+        windows = CardWindows(self._windows, self._grace, self._alert_window, self._max_bytes)
+        return {"card": windows}
 
     def tables(self, partition: int) -> Tables:
         """Return the tables of a partition."""
@@ -107,12 +114,13 @@ class VelocityState:
         for partition, rows in by_partition(events.partitions):
             state = self._partitions[partition]
             state.windows.observe(
-                rows, events.cards, events.times, events.amounts, enters,
+                rows, events.cards, events.times, events.amounts, events.fingerprints, enters,
                 velocity.counts, velocity.sums, velocity.late,
             )  # fmt: skip
             if state.cold_until is None:
                 state.cold_until = int(events.times[rows[0]]) + self.longest_window
-            velocity.cold[rows] = events.times[rows] < state.cold_until
+            cold_until = max(state.cold_until, state.windows.cold_until)
+            velocity.cold[rows] = events.times[rows] < cold_until
         return velocity
 
     def needs_score(self, events: Events) -> Bools:
@@ -141,7 +149,7 @@ class VelocityState:
     def settle(self) -> None:
         """The batch is committed: forget the way back."""
         for state in self._partitions.values():
-            state.windows.settle()
+            self._evicted += state.windows.settle()
 
     def roll_back(self) -> None:
         """The batch is not committed: return to the last settled state, bit for bit."""
@@ -152,6 +160,11 @@ class VelocityState:
     def card_count(self) -> int:
         """Cards in memory, over all partitions."""
         return sum(state.windows.card_count for state in self._partitions.values())
+
+    @property
+    def evicted_count(self) -> int:
+        """Cards evicted since the start, of partitions dropped meanwhile as well."""
+        return self._evicted
 
     @property
     def nbytes(self) -> int:

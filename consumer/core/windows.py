@@ -12,6 +12,8 @@ from consumer.core.pages import ChangedPages
 from consumer.records import Bools, Longs
 
 _FIRST_CARDS: Final = 1_024
+_INDEX_BYTES: Final = 32  # of a card, at most: four slots
+_EVICTED_AT_ONCE: Final = 8  # one in so many cards
 
 
 class CardWindows:
@@ -19,20 +21,25 @@ class CardWindows:
     A fold over the log: what it holds depends on the payments observed and on nothing else.
 
     `windows` and `grace` are microseconds; a payment older than the latest one by more than the
-    grace is measured but not added. Everything since the last `settle` can be taken back.
+    grace is measured but not added. Everything since the last `settle` can be taken back. With
+    `max_bytes` the cards that paid longest ago are evicted between batches; 0 is no limit.
     """
 
-    def __init__(self, windows: tuple[int, ...], grace: int, alert_window: int) -> None:
+    def __init__(
+        self, windows: tuple[int, ...], grace: int, alert_window: int, max_bytes: int = 0
+    ) -> None:
         self._windows = np.array(sorted(windows), np.int64)
         self._grace = grace
         self._alert_window = alert_window
+        self._max_bytes = max_bytes
         self._header = np.zeros(kernel.HEADER_WORDS, np.int64)
         self._header[kernel.WATERMARK] = kernel.NEVER
         self._header[kernel.FREE_BLOCK] = kernel.NONE
+        self._header[kernel.COLD_UNTIL] = kernel.NEVER
         # Zeroed, since snapshots hold what was never written too: it may not be anybody's memory.
         self._cards = np.zeros(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
         self._blocks = np.zeros(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
-        self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int32)
+        self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int64)
         self._undo = np.empty((16 * _FIRST_CARDS, 2), np.int64)
         self._logged = 0
         self._index_rebuilt = False
@@ -54,13 +61,25 @@ class CardWindows:
         return int(self._header[kernel.ENTRY_COUNT])
 
     @property
+    def cold_until(self) -> int:
+        """
+        Event time, microseconds, from which on no window reaches back to a payment that was
+        evicted.
+        """
+        return int(self._header[kernel.COLD_UNTIL])
+
+    @property
     def nbytes(self) -> int:
-        """Bytes in use: rows, blocks and index; not what is kept ready to grow into."""
-        return 8 * sum(self.used) + self._index.nbytes
+        """
+        Bytes in use: rows, blocks that hold payments, index; not what is ready to be grown into.
+        """
+        blocks = int(self._header[kernel.BLOCK_COUNT] - self._header[kernel.FREE_COUNT])
+        card_bytes = 8 * kernel.CARD_WORDS + _INDEX_BYTES
+        return self.card_count * card_bytes + 8 * blocks * kernel.BLOCK_WORDS
 
     @property
     def used(self) -> tuple[int, int]:
-        """Words in use of the tables of cards and of blocks."""
+        """Words in use of the tables of cards and of blocks, blocks given back included."""
         blocks = int(self._header[kernel.BLOCK_COUNT])
         return self.card_count * kernel.CARD_WORDS, blocks * kernel.BLOCK_WORDS
 
@@ -75,23 +94,26 @@ class CardWindows:
         return self._header, self._cards, self._blocks
 
     def observe(  # noqa: PLR0913 - the columns of one batch
-        self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs, enters: Bools,
-        counts: Longs, sums: Longs, late: Bools,
+        self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs,
+        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, late: Bools,
     ) -> None:  # fmt: skip
         """
         Measure and add the payments at `rows` of the columns, in that order.
 
-        cards int64[n, 2], times (microseconds) and amounts int64[n], enters bool[n]. Fills the
-        same rows of counts and sums int64[n, windows], the payment itself included, and late
-        bool[n].
+        cards int64[n, 2], times (microseconds, at most LATEST_TIME) and amounts int64[n],
+        fingerprints int64[n] of the event ids, or NO_FINGERPRINT, enters bool[n]. Fills the same
+        rows of counts and sums int64[n, windows], the payment itself included, and late bool[n].
+
+        A card's payment of equal time, amount and fingerprint as one that is held is the same one,
+        come again: it is measured over the payments before the first, and is not added.
         """
         self._make_room_for_cards(len(rows))
         done = 0
         while done < len(rows):
             done, self._logged = kernel.observe(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
-                done, rows, cards, times, amounts, enters, self._windows, self._grace,
-                counts, sums, late,
+                done, rows, cards, times, amounts, fingerprints, enters, self._windows,
+                self._grace, counts, sums, late,
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 
@@ -152,12 +174,13 @@ class CardWindows:
         """Note no changes any more."""
         self._followed = None
 
-    def settle(self) -> None:
-        """Forget the way back: what was observed is committed."""
-        if self._followed is not None:
-            self._followed.note(self._undo, self._logged, self.used)
-        self._logged = 0
-        self._index_rebuilt = False
+    def settle(self) -> int:
+        """
+        Forget the way back: what was observed is committed. Return how many cards were evicted,
+        since the state was larger than it may be.
+        """
+        self._forget_the_way_back()
+        return self._evict() if 0 < self._max_bytes < self.nbytes else 0
 
     def roll_back(self) -> None:
         """Return to the state of the last `settle`, bit for bit."""
@@ -166,26 +189,66 @@ class CardWindows:
         )
         if self._index_rebuilt:  # the log names slots of the index before it
             self._rebuild_index(len(self._index))
-        self.settle()
+        self._forget_the_way_back()
+
+    def _forget_the_way_back(self) -> None:
+        if self._followed is not None:
+            self._followed.note(self._undo, self._logged, self.used)
+        self._logged = 0
+        self._index_rebuilt = False
 
     def _make_room_for_cards(self, arriving: int) -> None:
         """Keep the index at most half full; idle cards go before it grows."""
         if 2 * (self.card_count + arriving) <= len(self._index):
             return
         if self._logged == 0:
-            oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
-            oldest_alert = (self.watermark - self._grace) // self._alert_window
-            kernel.drop_idle(self._header, self._cards, self._blocks, oldest_kept, oldest_alert)
-            if self._followed is not None:
-                self._followed.note_all(self.used)
+            self._drop_idle()
         size = len(self._index)
         while 2 * (self.card_count + arriving) > size:
             size *= 2
         self._rebuild_index(size)
         self._index_rebuilt = self._logged > 0
 
+    def _drop_idle(self) -> None:
+        """Remove cards whose payments and alerts no payment in time can meet any more."""
+        oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
+        oldest_stamp = max(oldest_kept, kernel.EARLIEST_TIME) + 1 << kernel.FINGERPRINT_BITS
+        oldest_alert = (self.watermark - self._grace) // self._alert_window
+        rows = self._cards[: self.card_count * kernel.CARD_WORDS].reshape(-1, kernel.CARD_WORDS)
+        self._keep(
+            (self._newest() >= oldest_stamp) | (rows[:, kernel.ALERT_WINDOW] >= oldest_alert)
+        )
+
+    def _evict(self) -> int:
+        """
+        Remove the cards that paid longest ago, an eighth of them at a time, until the rest fits.
+
+        Which ones depends on nothing but what the state holds; idle ones are not counted.
+        """
+        self._drop_idle()
+        before = self.card_count
+        while self.nbytes > self._max_bytes:
+            newest = self._newest()
+            share = len(newest) // _EVICTED_AT_ONCE
+            last = int(np.partition(newest, share)[share])
+            self._keep(newest > last)
+            reached = (last >> kernel.FINGERPRINT_BITS) + int(self._windows[-1])
+            self._header[kernel.COLD_UNTIL] = max(self.cold_until, reached)
+        self._rebuild_index(len(self._index))
+        return before - self.card_count
+
+    def _newest(self) -> Longs:
+        newest = np.empty(self.card_count, np.int64)
+        kernel.newest_stamps(self._cards, self._blocks, newest)
+        return newest
+
+    def _keep(self, keep: Bools) -> None:
+        kernel.keep_cards(self._header, self._cards, self._blocks, keep)
+        if self._followed is not None:  # rows moved up, and no log says so
+            self._followed.note_all(self.used)
+
     def _rebuild_index(self, size: int) -> None:
-        self._index = np.full(size, kernel.NONE, np.int32)
+        self._index = np.full(size, kernel.NONE, np.int64)
         kernel.rebuild_index(self._index, self._cards, self.card_count)
 
     def _grow_what_is_full(self, remaining: int) -> None:

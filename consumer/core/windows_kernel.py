@@ -5,17 +5,23 @@ All state is words of int64 in four tables, and every change of a word is writte
 first, so that a batch can be taken back bit for bit.
 
 - `header`: the words of the partition as a whole.
-- `index`: a hash table with linear probing, from a card's hash to its row.
+- `index`: a hash table with linear probing, from a card's hash to its row. A slot holds the row
+  with the upper half of the second hash, so that probing does not visit the rows of others.
 - `cards`: a row for each card. Its payments hang on NEWEST, a chain of blocks towards the past.
-- `blocks`: OLDER, then the times and then the running totals of up to ENTRIES payments. Only the
-  newest block of a card may be part full. The total of an entry is the sum of all amounts before
-  it, so a window costs one look at each block and a scan of the one where it begins.
+- `blocks`: OLDER, then the stamp and the running total of up to ENTRIES payments. Only the newest
+  block of a card may be part full. The total of an entry is the sum of all amounts before it, so a
+  window costs one look at each block and a scan of the one where it begins.
+
+A stamp is a payment's time with a fingerprint of its event_id in the lowest bits. Stamps are in the
+order of their times; of equal times, in the order of the log.
 """
 
 from typing import Final
 
 import numba
 import numpy as np
+
+from consumer.core.prefetch_kernel import prefetch
 
 # Tables, as the undo log names them.
 HEADER: Final = 0
@@ -28,8 +34,10 @@ WATERMARK: Final = 0  # latest event time so far, microseconds
 CARD_COUNT: Final = 1
 BLOCK_COUNT: Final = 2
 FREE_BLOCK: Final = 3  # first of the chain of blocks given back
-ENTRY_COUNT: Final = 4
-HEADER_WORDS: Final = 5
+FREE_COUNT: Final = 4
+ENTRY_COUNT: Final = 5
+COLD_UNTIL: Final = 6  # event time before which a window may reach back to what was evicted
+HEADER_WORDS: Final = 7
 
 # Words of a card.
 HASH_A: Final = 0
@@ -43,13 +51,30 @@ CARD_WORDS: Final = 7
 
 # Words of a block.
 OLDER: Final = 0
-ENTRIES: Final = 15
-TIME: Final = 1
-BEFORE: Final = 1 + ENTRIES
-BLOCK_WORDS: Final = 1 + 2 * ENTRIES
+ENTRIES: Final = 13
+FIRST: Final = 1
+BLOCK_WORDS: Final = FIRST + 2 * ENTRIES
+
+# Words of an entry.
+STAMP: Final = 0
+BEFORE: Final = 1
+ENTRY_WORDS: Final = 2
+
+LINE_WORDS: Final = 8  # of a line of the cache
+AHEAD: Final = 128  # payments whose state is fetched together: some 100 kB
+
+FINGERPRINT_BITS: Final = 11
+FINGERPRINTS: Final = (1 << FINGERPRINT_BITS) - 1
+NO_FINGERPRINT: Final = -1
+LATEST_TIME: Final = 2**52 - 1  # 2112-09-17, microseconds: later ones leave no room beside them
+EARLIEST_TIME: Final = -(2**52)
 
 ALERTS_KEPT: Final = 62  # windows that a card remembers its alerts of
 ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
+
+# Halves of a slot of the index.
+ROW: Final = (1 << 32) - 1
+TAG: Final = -(1 << 32)
 
 NONE: Final = -1
 NEVER: Final = -(2**62)
@@ -90,11 +115,24 @@ def _slot_of(index, cards, hash_a, hash_b):
     mask = index.shape[0] - 1
     slot = hash_a & mask
     while index[slot] != NONE:
-        card = index[slot] * CARD_WORDS
-        if cards[card + HASH_A] == hash_a and cards[card + HASH_B] == hash_b:
-            break
+        if (index[slot] ^ hash_b) & TAG == 0:
+            card = (index[slot] & ROW) * CARD_WORDS
+            if cards[card + HASH_A] == hash_a and cards[card + HASH_B] == hash_b:
+                break
         slot = (slot + 1) & mask
     return slot
+
+
+@numba.njit(cache=True)
+def _likely_card(index, hash_a, hash_b):
+    """Return where the card probably is, without a look at it; NONE where it is not."""
+    mask = index.shape[0] - 1
+    slot = hash_a & mask
+    while index[slot] != NONE:
+        if (index[slot] ^ hash_b) & TAG == 0:
+            return (index[slot] & ROW) * CARD_WORDS
+        slot = (slot + 1) & mask
+    return np.int64(NONE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -102,46 +140,96 @@ def rebuild_index(index, cards, count):
     """Enter rows 0 to count - 1 into an empty index."""
     for row in range(count):
         card = row * CARD_WORDS
-        index[_slot_of(index, cards, cards[card + HASH_A], cards[card + HASH_B])] = row
+        slot = _slot_of(index, cards, cards[card + HASH_A], cards[card + HASH_B])
+        index[slot] = cards[card + HASH_B] & TAG | row
 
 
 @numba.njit(cache=True)
-def _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i):
+def _at(block, k):
+    """Return where entry k of the block is."""
+    return block + FIRST + k * ENTRY_WORDS
+
+
+@numba.njit(cache=True)
+def _stamp(blocks, block, k):
+    return blocks[_at(block, k) + STAMP]
+
+
+@numba.njit(cache=True)
+def _before(blocks, block, k):
+    return blocks[_at(block, k) + BEFORE]
+
+
+@numba.njit(cache=True)
+def _last_stamp(time):
+    """Return the highest stamp of this time: those above it are later."""
+    return time << FINGERPRINT_BITS | FINGERPRINTS
+
+
+@numba.njit(cache=True)
+def _find(blocks, block, fill, end_total, stamp, amount):
+    """
+    Look for a payment among those of its time, the newest of which ends at the place given.
+
+    Returns (found, block, fill, end_total): the place right before it, or as it was given.
+    """
+    at_block, at, total = block, fill, end_total
+    before_time = _last_stamp((stamp >> FINGERPRINT_BITS) - 1)
+    while at_block >= 0 and _stamp(blocks, at_block, at - 1) > before_time:
+        at -= 1
+        found = _stamp(blocks, at_block, at) == stamp
+        found = found and total - _before(blocks, at_block, at) == amount
+        total = _before(blocks, at_block, at)
+        if at == 0:
+            at_block = blocks[at_block + OLDER] * BLOCK_WORDS
+            at = ENTRIES
+        if found:
+            return True, at_block, at, total
+    return False, block, fill, end_total
+
+
+@numba.njit(cache=True)
+def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, counts, sums, i):
     """
     Count and sum the payments of the card in (time - W, time] for each W, shortest first.
 
-    A payment at or before `oldest_kept` does not exist any more, wherever it still lies. Returns
-    how many payments are later than `time`.
+    A payment at or before `oldest_kept` does not exist any more, wherever it still lies. One that
+    is there already is measured over those before it. Returns how many payments are later than
+    `stamp`, and whether this is such a repeat.
     """
+    time = stamp >> FINGERPRINT_BITS
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
     end_total = cards[card + TOTAL]
     later = 0
-    while block >= 0 and blocks[block + TIME + fill - 1] > time:
+    while block >= 0 and _stamp(blocks, block, fill - 1) > _last_stamp(time):
         later += 1
         fill -= 1
-        end_total = blocks[block + BEFORE + fill]
+        end_total = _before(blocks, block, fill)
         if fill == 0:
             block = blocks[block + OLDER] * BLOCK_WORDS
             fill = ENTRIES
+    repeated = False
+    if may_repeat and time > oldest_kept:
+        repeated, block, fill, end_total = _find(blocks, block, fill, end_total, stamp, amount)
     count = 0
     first_total = end_total
     for w in range(windows.shape[0]):
-        start = max(time - windows[w], oldest_kept)
-        while block >= 0 and blocks[block + TIME] > start:  # the block begins inside the window
+        start = _last_stamp(max(time - windows[w], oldest_kept))
+        while block >= 0 and _stamp(blocks, block, 0) > start:  # the block begins inside the window
             count += fill
-            first_total = blocks[block + BEFORE]
+            first_total = _before(blocks, block, 0)
             block = blocks[block + OLDER] * BLOCK_WORDS
             fill = ENTRIES
         inside = 0
         total = first_total
         if block >= 0:
-            while blocks[block + TIME + fill - 1 - inside] > start:
+            while _stamp(blocks, block, fill - 1 - inside) > start:
                 inside += 1
-                total = blocks[block + BEFORE + fill - inside]
+                total = _before(blocks, block, fill - inside)
         counts[i, w] = count + inside
         sums[i, w] = end_total - total
-    return later
+    return later, repeated
 
 
 @numba.njit(cache=True)
@@ -150,7 +238,7 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
     newer = np.int64(NONE)
-    while block >= 0 and blocks[block + TIME + fill - 1] > oldest_kept:
+    while block >= 0 and _stamp(blocks, block, fill - 1) > _last_stamp(oldest_kept):
         newer = block
         block = blocks[block + OLDER] * BLOCK_WORDS
         fill = ENTRIES
@@ -163,11 +251,14 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
         logged = _put(BLOCKS, blocks, newer + OLDER, NONE, undo, logged)
     oldest = block
     gone = fill
+    freed = 1
     while blocks[oldest + OLDER] != NONE:
         oldest = blocks[oldest + OLDER] * BLOCK_WORDS
         gone += ENTRIES
+        freed += 1
     logged = _put(BLOCKS, blocks, oldest + OLDER, header[FREE_BLOCK], undo, logged)
     logged = _put(HEADER, header, FREE_BLOCK, block // BLOCK_WORDS, undo, logged)
+    logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] + freed, undo, logged)
     return _put(HEADER, header, ENTRY_COUNT, header[ENTRY_COUNT] - gone, undo, logged)
 
 
@@ -176,6 +267,7 @@ def _begin_block(header, cards, blocks, card, undo, logged):
     row = header[FREE_BLOCK]
     if row != NONE:
         logged = _put(HEADER, header, FREE_BLOCK, blocks[row * BLOCK_WORDS + OLDER], undo, logged)
+        logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] - 1, undo, logged)
     else:
         row = header[BLOCK_COUNT]
         logged = _put(HEADER, header, BLOCK_COUNT, row + 1, undo, logged)
@@ -186,7 +278,7 @@ def _begin_block(header, cards, blocks, card, undo, logged):
 
 
 @numba.njit(cache=True)
-def _insert(header, cards, blocks, card, time, amount, later, undo, logged):
+def _insert(header, cards, blocks, card, stamp, amount, later, undo, logged):
     """Place a payment after all that are not later; `later` payments move up by one."""
     block = cards[card + NEWEST] * BLOCK_WORDS
     at = cards[card + FILL]
@@ -201,12 +293,12 @@ def _insert(header, cards, blocks, card, time, amount, later, undo, logged):
         if at < 0:
             block = blocks[block + OLDER] * BLOCK_WORDS
             at = ENTRIES - 1
-        before = blocks[block + BEFORE + at]
-        moved = blocks[block + TIME + at]
-        logged = _put(BLOCKS, blocks, to_block + TIME + to, moved, undo, logged)
-        logged = _put(BLOCKS, blocks, to_block + BEFORE + to, before + amount, undo, logged)
-    logged = _put(BLOCKS, blocks, block + TIME + at, time, undo, logged)
-    return _put(BLOCKS, blocks, block + BEFORE + at, before, undo, logged)
+        before = _before(blocks, block, at)
+        moved = _stamp(blocks, block, at)
+        logged = _put(BLOCKS, blocks, _at(to_block, to) + STAMP, moved, undo, logged)
+        logged = _put(BLOCKS, blocks, _at(to_block, to) + BEFORE, before + amount, undo, logged)
+    logged = _put(BLOCKS, blocks, _at(block, at) + STAMP, stamp, undo, logged)
+    return _put(BLOCKS, blocks, _at(block, at) + BEFORE, before, undo, logged)
 
 
 @numba.njit(cache=True)
@@ -222,7 +314,7 @@ def _begin_card(header, index, cards, slot, hash_a, hash_b, undo, logged):
     cards[card + ALERT_WINDOW] = NEVER
     cards[card + ALERT_MASK] = 0
     logged = _put(HEADER, header, CARD_COUNT, row + 1, undo, logged)
-    return _put(INDEX, index, slot, row, undo, logged)
+    return _put(INDEX, index, slot, hash_b & TAG | row, undo, logged)
 
 
 @numba.njit(cache=True)
@@ -234,35 +326,78 @@ def _has_room(header, cards, blocks, undo, logged, words):
     )
 
 
+@numba.njit(cache=True)
+def _prefetch(index, cards, blocks, rows, hashes, places):
+    """
+    Have what these payments will look at fetched from memory, all of it at once.
+
+    Of ten million cards nearly every look is a miss in the cache; one after the other, that would
+    be most of the time. Each pass finds what the one before has fetched.
+    """
+    mask = index.shape[0] - 1
+    for i in rows:
+        prefetch(index, hashes[i, 0] & mask)
+    for k in range(rows.shape[0]):
+        card = _likely_card(index, hashes[rows[k], 0], hashes[rows[k], 1])
+        places[k] = card
+        if card != NONE:
+            prefetch(cards, card)
+            prefetch(cards, card + CARD_WORDS - 1)
+    for k in range(rows.shape[0]):
+        card = places[k]
+        newest = NONE if card == NONE else cards[card + NEWEST]
+        places[k] = newest
+        if newest != NONE:
+            block = newest * BLOCK_WORDS
+            end = _at(block, cards[card + FILL])
+            prefetch(blocks, block)
+            prefetch(blocks, max(block, end - LINE_WORDS))
+            prefetch(blocks, end)
+    for k in range(rows.shape[0]):
+        older = NONE if places[k] == NONE else blocks[places[k] * BLOCK_WORDS + OLDER]
+        if older != NONE:
+            prefetch(blocks, older * BLOCK_WORDS)
+
+
 @numba.njit(cache=True, nogil=True)
 def observe(
-    header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, enters,
-    windows, grace, counts, sums, late,
+    header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, fingerprints,
+    enters, windows, grace, counts, sums, late,
 ):  # fmt: skip
     """
-    Measure each payment's windows, itself included, and then add it if it `enters` and is not late.
+    Measure each payment's windows, itself included, and then add it if it `enters`, is not late and
+    is not there already.
 
-    rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times and amounts
-    int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums int64[n, w]
-    and late bool[n] are filled. Starts at rows[begin] and returns (position, logged): position
-    short of k means that a table or the log is full, and the caller grows them and calls again.
+    rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times, amounts and
+    fingerprints int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums
+    int64[n, w] and late bool[n] are filled. Starts at rows[begin] and returns (position, logged):
+    position short of k means that a table or the log is full, and the caller grows them and calls
+    again.
     """
     longest = windows[windows.shape[0] - 1]
+    places = np.empty(AHEAD, np.int64)
     for k in range(begin, rows.shape[0]):
+        if (k - begin) % AHEAD == 0:
+            _prefetch(index, cards, blocks, rows[k : k + AHEAD], hashes, places)
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
             return k, logged
         i = rows[k]
         time = times[i]
         watermark = max(header[WATERMARK], time)
-        oldest_kept = watermark - longest - grace
+        oldest_kept = max(watermark - longest - grace, EARLIEST_TIME)
+        stamp = time << FINGERPRINT_BITS | (fingerprints[i] & FINGERPRINTS)
+        may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
-        later = 0
+        later, repeated = 0, False
         if index[slot] == NONE:
             counts[i, :] = 0
             sums[i, :] = 0
         else:
-            card = index[slot] * CARD_WORDS
-            later = _measure(cards, blocks, card, time, oldest_kept, windows, counts, sums, i)
+            card = (index[slot] & ROW) * CARD_WORDS
+            later, repeated = _measure(
+                cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows,
+                counts, sums, i,
+            )  # fmt: skip
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
             return k, logged
         for w in range(windows.shape[0]):
@@ -271,18 +406,18 @@ def observe(
         late[i] = time < header[WATERMARK] - grace
         if watermark > header[WATERMARK]:
             logged = _put(HEADER, header, WATERMARK, watermark, undo, logged)
-        if late[i] or not enters[i]:
+        if late[i] or repeated or not enters[i]:
             continue
         if index[slot] == NONE:
             logged = _begin_card(
                 header, index, cards, slot, hashes[i, 0], hashes[i, 1], undo, logged
             )
-        card = index[slot] * CARD_WORDS
+        card = (index[slot] & ROW) * CARD_WORDS
         if cards[card + FILL] == ENTRIES:
             logged = _prune(header, cards, blocks, card, oldest_kept, undo, logged)
         if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
             logged = _begin_block(header, cards, blocks, card, undo, logged)
-        logged = _insert(header, cards, blocks, card, time, amounts[i], later, undo, logged)
+        logged = _insert(header, cards, blocks, card, stamp, amounts[i], later, undo, logged)
     return rows.shape[0], logged
 
 
@@ -305,7 +440,7 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
             logged = _begin_card(
                 header, index, cards, slot, hashes[k, 0], hashes[k, 1], undo, logged
             )
-        card = index[slot] * CARD_WORDS
+        card = (index[slot] & ROW) * CARD_WORDS
         ahead = numbers[k] - cards[card + ALERT_WINDOW]
         mask = cards[card + ALERT_MASK]
         if ahead > 0:
@@ -327,6 +462,7 @@ def is_sound(header, cards, blocks):
     block_count = header[BLOCK_COUNT]
     seen = np.zeros(block_count, np.bool_)
     entries = 0
+    free = 0
     for row in range(-1, header[CARD_COUNT]):
         card = row * CARD_WORDS
         block = header[FREE_BLOCK] if row < 0 else cards[card + NEWEST]
@@ -338,33 +474,43 @@ def is_sound(header, cards, blocks):
                 return False
             seen[block] = True
             entries += fill
+            free += row < 0
             block = blocks[block * BLOCK_WORDS + OLDER]
             fill = 0 if row < 0 else ENTRIES
-    return entries == header[ENTRY_COUNT]
+    return entries == header[ENTRY_COUNT] and free == header[FREE_COUNT]
 
 
 @numba.njit(cache=True, nogil=True)
-def drop_idle(header, cards, blocks, oldest_kept, oldest_alert):
+def newest_stamps(cards, blocks, newest):
+    """Fill newest int64[rows] with the stamp of each row's newest payment, NEVER where none is."""
+    for row in range(newest.shape[0]):
+        card = row * CARD_WORDS
+        block = cards[card + NEWEST] * BLOCK_WORDS
+        newest[row] = NEVER if block < 0 else _stamp(blocks, block, cards[card + FILL] - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_cards(header, cards, blocks, keep):
     """
-    Remove cards with no payment after `oldest_kept` and no alert in window `oldest_alert` or later.
+    Remove the rows where keep bool[rows] is false, and give their blocks back.
 
     Rows move up, so the index must be built again. Not undone: call it between batches.
     """
     kept = 0
-    for row in range(header[CARD_COUNT]):
+    for row in range(keep.shape[0]):
         card = row * CARD_WORDS
-        block = cards[card + NEWEST] * BLOCK_WORDS
-        newest = NEVER if block < 0 else blocks[block + TIME + cards[card + FILL] - 1]
-        if newest > oldest_kept or cards[card + ALERT_WINDOW] >= oldest_alert:
+        if keep[row]:
             for word in range(CARD_WORDS):
                 cards[kept * CARD_WORDS + word] = cards[card + word]
             kept += 1
             continue
+        block = cards[card + NEWEST] * BLOCK_WORDS
         fill = cards[card + FILL]
         while block >= 0:
             older = blocks[block + OLDER] * BLOCK_WORDS
             blocks[block + OLDER] = header[FREE_BLOCK]
             header[FREE_BLOCK] = block // BLOCK_WORDS
+            header[FREE_COUNT] += 1
             header[ENTRY_COUNT] -= fill
             block, fill = older, ENTRIES
     header[CARD_COUNT] = kept

@@ -71,7 +71,7 @@ class Partition:
 
     grace: int
     watermark: float = -math.inf
-    _cards: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    _cards: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def observe(self, payment: dict[str, Any], frauds: Sequence[int]) -> tuple[list[float], bool]:
         """Return the payment's features, and whether it came too late to enter the windows."""
@@ -80,12 +80,15 @@ class Partition:
         self.watermark = max(self.watermark, time)
         kept_after = self.watermark - WINDOWS[-1] - self.grace
         history = self._cards[payment["card_id"]]
-        inside = [
-            [a for t, a in history if max(time - window, kept_after) < t <= time] + [amount]
-            for window in WINDOWS
-        ]
-        if payment["kind"] in ENTERING and not late:
-            history.append((time, amount))
+        earlier = [past for past in history if kept_after < past[0] <= time]
+        this = (time, amount, payment["event_id"])
+        repeated = payment["kind"] in ENTERING and this in earlier
+        if repeated:
+            since = earlier.index(this)
+            earlier = [p for k, p in enumerate(earlier) if p[0] < time or k < since]
+        inside = [[a for t, a, _ in earlier if t > time - w] + [amount] for w in WINDOWS]
+        if payment["kind"] in ENTERING and not late and not repeated:
+            history.append(this)
         local = time + (payment["local_utc_offset_minutes"] or 0) * MINUTE
         weekday, hour = (local // DAY + 3) % 7, local % DAY // (60 * MINUTE)
         month = inside[-1]

@@ -110,7 +110,7 @@ def alert(item: dict[str, Any], offset: int) -> Read:
 
 def sound_history() -> History:
     """Return what 300 payments, rubbish between them and 10 labels must lead to."""
-    traffic = Traffic(2, cards=9)
+    traffic = Traffic(4, cards=9)
     sent, labels = journal(traffic)
     known = [decode("label", read.value) for read in labels]
     states = [Partition(86_400_000_000) for _ in range(PARTITIONS)]

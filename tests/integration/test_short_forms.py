@@ -52,14 +52,26 @@ def test_the_benchmark_accounts_for_all_of_its_cost(jvm, tmp_path):
     """`make bench`: what it says of each stage adds up; speed itself is never asserted."""
     out = tmp_path / "bench.json"
 
-    run("benchmarks.bench", "--events", "20000", "--rounds", "1", "--out", str(out))
+    run(
+        "benchmarks.bench",
+        "--events",
+        "20000",
+        "--rounds",
+        "1",
+        "--cards",
+        "100000",
+        "--out",
+        str(out),
+    )
 
     result = json.loads(out.read_text())
     consumer = result["consumer"]["at-least-once"]
     assert set(result["ratio_to_floor"]) >= {"at-least-once", "exactly-once"}
     assert result["floor"] > 0
     assert sum(result["stages"].values()) == pytest.approx(consumer, rel=0.01)
-    assert result["bytes_per_card"] > 0
+    assert set(result["cards"]) == {"10000", "100000"}
+    assert min(result["cards"].values()) > 0
+    assert 78 * 16 < result["bytes_per_card"] < result["bytes_per_card_after_75_days"]
 
 
 def test_the_demo_accounts_for_every_event():

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,11 +67,19 @@ class Traffic:
         self._labelled: list[dict[str, Any]] = []
         self._taken_back: list[dict[str, Any]] = []
         self._last = payment()
+        self._recent: deque[Input] = deque(maxlen=50)
 
     def payment(self, **overrides: Any) -> Input:
-        """Return the next payment; a tenth is out of order, and one in a hundred is late."""
+        """
+        Return the next payment; a tenth is out of order, one in a hundred is late, and three in a
+        hundred are one of the last fifty again.
+        """
+        if self._recent and not overrides and self.random.random() < 0.03:
+            return self.random.choice(self._recent)
         fields = self._fields() | overrides
-        return Input(fields["card_id"].encode(), encode("transaction", fields))
+        paid = Input(fields["card_id"].encode(), encode("transaction", fields))
+        self._recent.append(paid)
+        return paid
 
     def label(self) -> bytes:
         """

@@ -14,6 +14,9 @@ class ReferenceWindows:
     """
     Each card's payments, all of them, in a list; every question is answered by walking it.
 
+    They stand in the order of their times, and of the log where times are equal. A payment that is
+    there already, with the same event id, time and amount, is measured over those before the first.
+
     Alerts are a set of (card, window); one that is asked for after the grace is always opened and
     never kept, since no state has to reach back that far.
     """
@@ -22,25 +25,33 @@ class ReferenceWindows:
     grace: int
     alert_window: int = 100
     watermark: int = NEVER
-    payments: dict[Hashable, list[tuple[int, int]]] = field(
+    payments: dict[Hashable, list[tuple[int, int, Hashable]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     alerts: set[tuple[Hashable, int]] = field(default_factory=set)
 
     def observe(
-        self, card: Hashable, time: int, amount: int, *, enters: bool = True
+        self, card: Hashable, time: int, amount: int, event: Hashable = None, *, enters: bool = True
     ) -> tuple[list[int], list[int], bool]:
-        """Return counts and sums of each window, this payment included, and whether it is late."""
+        """
+        Return counts and sums of each window, this payment included, and whether it is late.
+
+        An event that is None has no id, and repeats no other.
+        """
         is_late = time < self.watermark - self.grace
         self.watermark = max(self.watermark, time)
         gone = self.watermark - max(self.windows) - self.grace
+        this, held = (time, amount, event), self.payments[card]
+        is_repeat = enters and event is not None and this in held and time > gone
+        earlier = held[: held.index(this)] if is_repeat else [p for p in held if p[0] <= time]
         counts, sums = [], []
         for window in sorted(self.windows):
-            inside = [a for t, a in self.payments[card] if max(time - window, gone) < t <= time]
+            inside = [a for t, a, _ in earlier if t > max(time - window, gone)]
             counts.append(len(inside) + 1)
             sums.append(sum(inside) + amount)
-        if enters and not is_late:
-            self.payments[card].append((time, amount))
+        if enters and not is_late and not is_repeat:
+            held.append(this)
+            held.sort(key=lambda payment: payment[0])
         return counts, sums, is_late
 
     def opens_alert(self, card: Hashable, time: int) -> bool:

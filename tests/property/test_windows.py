@@ -17,19 +17,27 @@ IN_TIME = np.zeros(100, np.bool_)
 steps = st.one_of(st.integers(-60, 30), st.integers(0, 3), st.sampled_from([0, 100, 400, -400]))
 amounts = st.one_of(st.integers(-1_000, 1_000), st.sampled_from([LARGE, -LARGE]))
 few_cards = st.integers(0, 2)
+fingerprints = st.sampled_from([-1, 0, 1, kernel.FINGERPRINTS])
 
 
 @st.composite
 def payments(draw, max_size=120):
-    """Return (card, time, amount, enters), in the order of a log whose time mostly goes forward."""
+    """
+    Return (card, time, amount, fingerprint, enters), in the order of a log whose time mostly goes
+    forward; now and then one comes again, as it was or of another kind.
+    """
     log, now = [], 10_000
-    for step, card, amount, leaves_out in draw(
-        st.lists(
-            st.tuples(steps, few_cards, amounts, st.integers(0, 9)), min_size=1, max_size=max_size
-        )
+    step = st.tuples(steps, few_cards, amounts, fingerprints, st.integers(0, 9), st.integers(0, 60))
+    for passed, card, amount, fingerprint, leaves_out, again in draw(
+        st.lists(step, min_size=1, max_size=max_size)
     ):
-        now = max(now, now + step)
-        log.append((card, now + min(step, 0), amount, leaves_out > 0))
+        enters = leaves_out > 0
+        if again > 30 and log:
+            *first, entered = log[max(0, len(log) - (again - 30))]
+            log.append((*first, entered and enters))
+            continue
+        now = max(now, now + passed)
+        log.append((card, now + min(passed, 0), amount, fingerprint, enters))
     return log
 
 
@@ -40,8 +48,8 @@ def cut(draw, log):
     return [log[a:b] for a, b in zip([0, *bounds], [*bounds, len(log)], strict=True)]
 
 
-def fresh(windows=WINDOWS, grace=GRACE):
-    return CardWindows(windows, grace, ALERT_WINDOW)
+def fresh(max_bytes=0):
+    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes)
 
 
 def hashes_of(cards):
@@ -55,12 +63,12 @@ def observe(state, batch):
     n = len(batch)
     if n == 0:
         return []
-    cards, times, amounts_, enters = zip(*batch, strict=True)
+    cards, times, amounts_, ids, enters = zip(*batch, strict=True)
     counts, sums = np.empty((n, len(WINDOWS)), np.int64), np.empty((n, len(WINDOWS)), np.int64)
     late = np.empty(n, np.bool_)
     state.observe(
         np.arange(n), hashes_of(cards), np.array(times, np.int64), np.array(amounts_, np.int64),
-        np.array(enters, np.bool_), counts, sums, late,
+        np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, late,
     )  # fmt: skip
     return list(zip(counts.tolist(), sums.tolist(), late.tolist(), strict=True))
 
@@ -68,7 +76,8 @@ def observe(state, batch):
 def expected(log):
     reference = ReferenceWindows(WINDOWS, GRACE)
     return [
-        reference.observe(card, time, amount, enters=enters) for card, time, amount, enters in log
+        reference.observe(card, time, amount, None if event < 0 else event, enters=enters)
+        for card, time, amount, event, enters in log
     ]
 
 
@@ -80,8 +89,8 @@ def words(state):
     for card in cards:
         block, fill = card[kernel.NEWEST], card[kernel.FILL]
         while block != kernel.NONE:
-            times, befores = blocks[block, kernel.TIME :], blocks[block, kernel.BEFORE :]
-            held.append((int(block), times[:fill].tolist(), befores[:fill].tolist()))
+            entries = blocks[block, kernel.FIRST : kernel.FIRST + fill * kernel.ENTRY_WORDS]
+            held.append((int(block), entries.tolist()))
             block, fill = blocks[block, kernel.OLDER], kernel.ENTRIES
     free, block = [], state._header[kernel.FREE_BLOCK]
     while block != kernel.NONE:
@@ -92,7 +101,9 @@ def words(state):
 
 @given(payments().flatmap(lambda log: st.tuples(st.just(log), cut(log))))
 def test_windows_hold_what_a_list_of_all_payments_says(case):
-    """Any order, ties, late ones, gaps, any sign; and wherever the log is cut into batches."""
+    """
+    Any order, ties, late ones, repeats, gaps, any sign; and wherever the log is cut into batches.
+    """
     log, batches = case
     state = fresh()
 
@@ -102,6 +113,26 @@ def test_windows_hold_what_a_list_of_all_payments_says(case):
         state.settle()
 
     assert found == expected(log)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), few_cards, amounts), max_size=80),
+    st.permutations(range(80)),
+)
+def test_a_log_in_order_that_comes_again_is_scored_as_before(steps, order):
+    """Whatever comes between a payment and its repeat, within the grace: equal, bit for bit."""
+    log, now = [], 10_000
+    for number, (passed, card, amount) in enumerate(steps):
+        now += passed
+        log.append((card, now, amount, number, True))
+    again = [k for k in order if k < len(log) and log[k][1] >= now - GRACE]
+    state = fresh()
+
+    found = observe(state, log)
+    held = words(state)
+
+    assert observe(state, [log[k] for k in again]) == [found[k] for k in again]
+    assert words(state) == held
 
 
 @given(payments(), payments(max_size=60), payments(max_size=40), st.data())
@@ -138,6 +169,31 @@ def test_the_last_windows_and_grace_of_a_log_are_all_of_it(before, after):
     assert observe(part, after) == observe(whole, after)
 
 
+@given(st.integers(0, 2**32), st.integers(0, 8_000), st.integers(1, 60))
+def test_a_state_with_a_limit_is_exact_or_says_that_it_is_cold(seed, max_bytes, cards):
+    """Whatever was evicted, and for every payment: unlimited state knows no better."""
+    rng = np.random.default_rng(seed)
+    n = 400
+    times = 10_000 + np.cumsum(rng.integers(0, 6, n)) - rng.integers(0, GRACE + 9, n)
+    columns = rng.integers(0, cards, n), times, rng.integers(-9, 99, n), rng.integers(-1, 2_048, n)
+    log = list(zip(*(column.tolist() for column in columns), [True] * n, strict=True))
+    state, unlimited = fresh(max_bytes or 1), fresh()
+    evicted = 0
+
+    for begin in range(0, n, 20):
+        batch = log[begin : begin + 20]
+        observe(state, batch[::-1])
+        state.roll_back()
+        found, exact = observe(state, batch), observe(unlimited, batch)
+        for k, payment in enumerate(batch):
+            assert found[k] == exact[k] or payment[1] < state.cold_until
+        evicted += state.settle()
+        unlimited.settle()
+        assert state.nbytes <= (max_bytes or 1)
+
+    assert (evicted > 0) == (state.cold_until > kernel.NEVER)
+
+
 @given(st.lists(st.tuples(few_cards, st.integers(0, 60 * ALERT_WINDOW)), min_size=1, max_size=60))
 def test_one_alert_opens_for_each_card_and_window(flagged):
     """The first of them in the log, in whatever order their times come."""
@@ -158,7 +214,8 @@ def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
     log = list(
         zip(
             rng.integers(0, cards, n).tolist(), times.tolist(),
-            rng.integers(-9, 1_000, n).tolist(), (rng.random(n) < 0.9).tolist(), strict=True,
+            rng.integers(-9, 1_000, n).tolist(), rng.integers(-1, 2_048, n).tolist(),
+            (rng.random(n) < 0.9).tolist(), strict=True,
         )
     )  # fmt: skip
     bounds = [0, *sorted(rng.integers(0, n, 8).tolist()), n]
@@ -185,7 +242,8 @@ def test_busy_cards_are_measured_across_many_blocks(seed, burst, gap):
     log = list(
         zip(
             rng.integers(0, 2, n).tolist(), times.tolist(),
-            rng.integers(-9, 100, n).tolist(), [True] * n, strict=True,
+            rng.integers(-9, 100, n).tolist(), rng.integers(-1, 2_048, n).tolist(), [True] * n,
+            strict=True,
         )
     )  # fmt: skip
     state = fresh()

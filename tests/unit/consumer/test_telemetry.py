@@ -261,3 +261,15 @@ def test_control_characters_of_a_message_are_escaped(capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "kafka_client_error"
     assert "\x1b" not in line
+
+
+def test_evicted_cards_are_counted_as_they_go(watched, capsys):
+    """The state tells how many left since the start; the log has a line when there are more."""
+    configure_logging("json", "warning")
+    for evicted in (0, 3, 3, 10):
+        watched.telemetry.state_measured(5, 5_000, evicted)
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    assert watched.value("state_evicted_cards_total") == 10
+    assert [line["cards"] for line in lines] == [3, 7]

@@ -3,7 +3,7 @@ import pytest
 
 import schemas
 from consumer.core.decode import PaymentDecoder
-from consumer.core.hashing import hash_ids
+from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.core.symbols import KINDS
 from consumer.core.validate_kernel import EARLIEST, LATEST, LONGEST_ID_BYTES
 from consumer.records import Status
@@ -65,6 +65,7 @@ def test_ids_are_hashed_column_by_column(decoder):
     assert events.cards[0].tolist() == events.terminals[3].tolist()
     assert events.cards[3].tolist() == events.terminals[0].tolist()
     assert events.cards.tolist() == hash_ids(events.text, 2).tolist()
+    assert events.fingerprints.tolist() == fingerprint_ids(events.text, 0).tolist()
 
 
 def test_an_empty_batch_gives_no_events_and_refuses_nothing(decoder):

@@ -28,9 +28,9 @@ class Step:
         return dict(zip(ARRIVAL_1.names, rows.values[-1].tolist(), strict=True))
 
 
-def paid(amount=1_000, at=0, card="card", **overrides):
+def paid(amount=1_000, at=0, card="card", number=0, **overrides):
     """Return a payment of so many cents, so many microseconds into January."""
-    return payment(event_time=JANUARY + at, card_id=card, amount_minor=amount, **overrides)
+    return payment(number, event_time=JANUARY + at, card_id=card, amount_minor=amount, **overrides)
 
 
 def cents(amount):
@@ -192,6 +192,29 @@ def test_each_window_of_a_terminal_is_as_long_as_its_name_says(days, at, counted
     row = step.last(paid(at=at, terminal_id="t"))
 
     assert row[f"terminal_frauds_{days}d"] == counted
+
+
+def test_an_event_that_comes_again_gets_the_same_row_and_is_counted_once():
+    """Whatever the card paid in between, and however often it comes."""
+    step = Step()
+    again = paid(2_000, at=HOUR, number=1)
+    payments = [paid(1_000), again, paid(9_000, at=HOUR, number=2), paid(500, at=DAY, number=3)]
+
+    _, rows = step.measure(*payments)
+    _, repeated = step.measure(again, again, *payments)
+    after = step.last(paid(1_000, at=DAY + 1, number=4))
+
+    assert (repeated.values[:2] == rows.values[1]).all()
+    assert (repeated.values[2:] == rows.values).all()
+    assert not repeated.late.any()
+    assert after["card_payments_7d"] == 5
+
+
+def test_an_event_with_another_id_is_another_payment():
+    """Though it agree in card, time, terminal and amount."""
+    row = Step().last(paid(number=1), paid(number=2))
+
+    assert row["card_payments_1d"] == 2
 
 
 def test_frauds_are_those_of_the_payment_s_own_terminal():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from consumer.core.batch import Text
-from consumer.core.hashing import hash_ids
+from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.records import Status
 
 SEEDS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
@@ -70,3 +70,13 @@ def test_the_id_of_a_refused_record_is_of_no_bytes():
 
     assert hashes[0].tolist() == hash_ids(text_of([b"card"]), 0)[0].tolist()
     assert hashes[1].tolist() == hash_ids(text_of([b""]), 0)[0].tolist()
+
+
+def test_a_fingerprint_is_eleven_bits_of_the_hash():
+    """Two thousand ids that differ in a digit take two thirds of the 2,048 there are."""
+    ids = [f"{k:036}".encode() for k in range(2_048)]
+
+    fingerprints = fingerprint_ids(text_of(ids), 0)
+
+    assert fingerprints.tolist() == [int(h) & 2_047 for h in hash_ids(text_of(ids), 0)[:, 0]]
+    assert 1_200 < len(np.unique(fingerprints)) < 1_400

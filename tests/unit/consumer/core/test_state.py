@@ -64,6 +64,22 @@ def test_events_before_cold_until_miss_history(time, cold):
     assert observe(state, events(time)).cold.tolist() == [cold]
 
 
+def test_events_are_cold_while_a_window_may_reach_what_was_evicted():
+    """Of the partition where it happened, whatever their card."""
+    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY, max_bytes=1_000)
+    for partition in (0, 1):
+        state.begin(partition)
+    for card in "abcd":
+        observe(state, events(5, card=card))
+    state.settle()
+
+    velocity = observe(state, events(6, 30 * DAY + 4, 30 * DAY + 5, 6, partitions=[0, 0, 0, 1]))
+
+    assert velocity.cold.tolist() == [True, True, False, False]
+    assert state.evicted_count > 0
+    assert state.nbytes <= 3_000
+
+
 def test_a_partition_that_was_read_from_its_beginning_is_never_cold(state):
     """Unless told otherwise, nothing is missing."""
     assert observe(state, events(-10_000 * DAY // 10)).cold.tolist() == [False]

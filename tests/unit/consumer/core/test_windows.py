@@ -2,21 +2,31 @@ import numpy as np
 import pytest
 
 from consumer.core import windows_kernel as kernel
+from consumer.core.validate_kernel import EARLIEST, LATEST
 from consumer.core.windows import CardWindows
 from tests.property.references import ReferenceWindows
 
 WINDOWS = (10, 70, 300)
 GRACE = 20
+FULL = kernel.ENTRIES
+CARD_BYTES = 32 + 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
+"""A card with one block, and its share of the index."""
+ABOUT_A_BLOCK = (FULL - 1, FULL, FULL + 1, 2 * FULL - 1, 2 * FULL, 2 * FULL + 1)
 
 
-def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100) -> CardWindows:
-    return CardWindows(windows, grace, alert_window)
+def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100, max_bytes=0) -> CardWindows:
+    return CardWindows(windows, grace, alert_window, max_bytes)
 
 
 def observe(state, payments, *, enters=True):
-    """Return counts, sums and late of (card, time, amount) triples, observed as one batch."""
+    """
+    Return counts, sums and late of (card, time, amount) triples, observed as one batch.
+
+    A fourth item is the fingerprint of the event id.
+    """
     n = len(payments)
-    cards, times, amounts = (np.array(column, np.int64) for column in zip(*payments, strict=True))
+    rows = [payment if len(payment) == 4 else (*payment, -1) for payment in payments]
+    cards, times, amounts, ids = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     width = len(state._windows)
     counts, sums, late = (
         np.zeros((n, width), np.int64),
@@ -24,7 +34,7 @@ def observe(state, payments, *, enters=True):
         np.zeros(n, bool),
     )
     hashes = hashes_of(cards)
-    state.observe(np.arange(n), hashes, times, amounts, np.full(n, enters), counts, sums, late)
+    state.observe(np.arange(n), hashes, times, amounts, ids, np.full(n, enters), counts, sums, late)
     return counts.tolist(), sums.tolist(), late.tolist()
 
 
@@ -126,6 +136,90 @@ def test_a_late_payment_sees_what_is_left_of_its_windows():
     assert (counts[1], sums[1]) == ([1, 2, 2], [16, 18, 18])
 
 
+def test_a_repeated_payment_is_measured_as_the_first_was_and_not_added():
+    """However much the card paid since."""
+    state = card_windows()
+    log = [(1, 995, 3, 8), (1, 1_000, 5, 7), (1, 1_000, 6, 9), (1, 1_004, 2, 1)]
+
+    counts, sums, _ = observe(state, log)
+    again = observe(state, [log[1], log[0], log[3], log[2]])
+
+    assert again == (
+        [counts[k] for k in (1, 0, 3, 2)],
+        [sums[k] for k in (1, 0, 3, 2)],
+        [False] * 4,
+    )
+    assert state.payment_count == 4
+
+
+@pytest.mark.parametrize("other", [(1, 1_000, 5, 8), (1, 1_000, 6, 7), (1, 1_001, 5, 7),
+                                   (2, 1_000, 5, 7), (1, 1_000, 5, -1)])  # fmt: skip
+def test_another_id_amount_time_or_card_is_another_payment(other):
+    """And so is one that has no id."""
+    state = card_windows()
+
+    observe(state, [(1, 1_000, 5, 7), other])
+
+    assert state.payment_count == 2
+
+
+def test_payments_without_ids_are_never_repeats_of_each_other():
+    """Two columns of a file may agree in all that it says."""
+    state = card_windows()
+
+    counts, _, _ = observe(state, [(1, 1_000, 5), (1, 1_000, 5)])
+
+    assert counts == [[1] * 3, [2] * 3]
+
+
+def test_a_repeat_is_found_across_blocks_of_payments_of_one_time():
+    """Forty in one microsecond take several blocks."""
+    state = card_windows()
+    log = [(1, 1_000, 5, number) for number in range(40)]
+    counts, sums, _ = observe(state, log)
+
+    assert observe(state, log) == (counts, sums, [False] * 40)
+    assert state.payment_count == 40
+
+
+def test_a_repeat_later_than_the_grace_is_late_and_does_not_count_its_first():
+    """What its windows lack is gone for everyone, and LATE_EVENT says so."""
+    state = card_windows()
+    observe(state, [(1, 690, 1, 1), (1, 750, 2, 2), (1, 1_000, 4, 3)])
+
+    again = observe(state, [(1, 750, 2, 2)])
+
+    assert again == ([[1, 2, 2]], [[2, 3, 3]], [True])
+
+
+def test_a_repeat_of_what_does_not_enter_is_measured_like_any_other():
+    """A refund was never held; a payment that agrees with it is not it."""
+    state = card_windows()
+    observe(state, [(1, 1_000, 5, 7)])
+
+    counts, _, _ = observe(state, [(1, 1_000, 5, 7)], enters=False)
+
+    assert counts == [[2] * 3]
+
+
+@pytest.mark.parametrize("time", [kernel.EARLIEST_TIME + 2, -1, 0, 1, LATEST, kernel.LATEST_TIME])
+@pytest.mark.parametrize("fingerprint", [0, kernel.FINGERPRINTS])
+def test_times_keep_their_order_beside_fingerprints(time, fingerprint):
+    """From 1827 to 2112, to the microsecond."""
+    state = card_windows((1, 2), grace=10**18)
+    other = kernel.FINGERPRINTS - fingerprint
+
+    counts, _, _ = observe(state, [(1, time - 1, 5, other), (1, time, 5, fingerprint)])
+
+    assert counts[1] == [1, 2]
+
+
+def test_every_time_that_the_decoder_accepts_leaves_room_for_a_fingerprint():
+    """11 bits beside 52 and a sign."""
+    assert kernel.EARLIEST_TIME < EARLIEST < LATEST <= kernel.LATEST_TIME
+    assert kernel.LATEST_TIME << kernel.FINGERPRINT_BITS | kernel.FINGERPRINTS == 2**63 - 1
+
+
 def test_a_payment_that_does_not_enter_is_measured_and_leaves_no_trace():
     """A refund sees its card's windows, and no other payment sees the refund."""
     state = card_windows()
@@ -159,9 +253,9 @@ def test_a_late_payment_does_not_move_the_watermark_back():
     assert state.watermark == 500
 
 
-@pytest.mark.parametrize("payments", [1, 14, 15, 16, 29, 30, 31, 45, 46, 200])
+@pytest.mark.parametrize("payments", [1, *ABOUT_A_BLOCK, 3 * FULL, 3 * FULL + 1, 200])
 def test_histories_of_any_length_are_counted(payments):
-    """A block holds fifteen: whole blocks, and one more or less."""
+    """Whole blocks, and one more or less."""
     state = card_windows((10, 1_000_000))
 
     counts, sums, _ = observe(state, [(1, k, k) for k in range(payments)])
@@ -173,8 +267,8 @@ def test_histories_of_any_length_are_counted(payments):
     ]
 
 
-@pytest.mark.parametrize("payments", [14, 15, 16, 30, 31, 100])
-@pytest.mark.parametrize("place", [0, 7, 13, -1])
+@pytest.mark.parametrize("payments", [*ABOUT_A_BLOCK, 100])
+@pytest.mark.parametrize("place", [0, 7, FULL - 2, -1])
 def test_a_payment_out_of_order_moves_those_after_it_across_blocks(payments, place):
     """However many blocks lie between its place and the newest."""
     state, reference = card_windows((55, 1_000), 10_000), ReferenceWindows((55, 1_000), 10_000)
@@ -220,7 +314,7 @@ def test_blocks_that_hold_nothing_any_more_are_used_again():
 def test_freed_blocks_serve_other_cards():
     """The free list is the partition's, not the card's."""
     state = card_windows((10_000,), grace=0)
-    observe(state, [(1, k, 1) for k in range(150)])
+    observe(state, [(1, k, 1) for k in range(10 * FULL)])
     observe(state, [(1, 100_000, 1)])
     blocks = int(state._header[kernel.BLOCK_COUNT])
 
@@ -253,8 +347,8 @@ def test_cards_that_share_a_place_in_the_index_are_told_apart():
     counts, sums, late = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros(n, bool)
 
     state.observe(
-        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.ones(n, bool),
-        counts, sums, late,
+        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.full(n, -1),
+        np.ones(n, bool), counts, sums, late,
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [1, 1, 1, 2]
@@ -268,8 +362,8 @@ def test_only_the_rows_asked_for_are_observed():
     counts, sums = np.full((n, 3), -1, np.int64), np.full((n, 3), -1, np.int64)
 
     state.observe(
-        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.ones(n, bool),
-        counts, sums, np.zeros(n, bool),
+        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.full(n, -1),
+        np.ones(n, bool), counts, sums, np.zeros(n, bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [-1, 1, -1, 2]
@@ -311,7 +405,7 @@ def test_an_empty_batch_changes_nothing():
 
     none = np.empty((0, 3), np.int64)
     state.observe(
-        np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0],
+        np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0], none[:, 0],
         np.empty(0, bool), none, none, np.empty(0, bool),
     )  # fmt: skip
 
@@ -497,7 +591,94 @@ def test_memory_in_use_grows_with_what_is_held():
 
     observe(state, [(card, 0, 1) for card in range(100)])
 
-    assert state.nbytes == empty + 100 * 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
+    assert empty == 0
+    assert state.nbytes == 100 * CARD_BYTES
+
+
+def test_blocks_given_back_are_not_in_use():
+    """They wait for the next payments."""
+    state = card_windows((10,), grace=0)
+    observe(state, [(1, k, 1) for k in range(3 * FULL)])
+
+    observe(state, [(1, 1_000, 1)])
+
+    assert state.nbytes == CARD_BYTES
+
+
+def test_the_cards_that_paid_longest_ago_leave_a_full_state():
+    """An eighth of them at a time, whatever order they came in; the others keep their payments."""
+    state = card_windows(grace=50, max_bytes=16 * CARD_BYTES)
+    order = [(5 * k) % 17 for k in range(17)]
+
+    observe(state, [(card, 1_000 + card, 1) for card in order])
+    evicted = state.settle()
+    counts, _, _ = observe(state, [(card, 1_020, 1) for card in range(17)])
+
+    assert evicted == 3
+    assert [count[1] for count in counts] == [1] * 3 + [2] * 14
+
+
+def test_a_state_as_large_as_it_may_be_evicts_nothing():
+    """One byte less, and it does."""
+    payments = [(card, 1_000 + card, 1) for card in range(8)]
+    fitting, full = (card_windows(max_bytes=8 * CARD_BYTES - less) for less in (0, 1))
+    for state in (fitting, full):
+        observe(state, payments)
+
+    assert (fitting.settle(), full.settle()) == (0, 2)
+    assert (fitting.cold_until, full.cold_until) == (kernel.NEVER, 1_001 + WINDOWS[-1])
+
+
+def test_idle_cards_go_before_any_is_evicted():
+    """Nobody misses them, so nothing is cold."""
+    state = card_windows(max_bytes=10 * CARD_BYTES)
+    observe(state, [(card, 0, 1) for card in range(8)])
+    state.settle()
+
+    observe(state, [(card, 1_000, 1) for card in range(10, 18)])
+
+    assert state.settle() == 0
+    assert state.card_count == 8
+    assert state.cold_until == kernel.NEVER
+
+
+def test_which_cards_are_evicted_does_not_depend_on_how_the_log_was_cut():
+    """As long as the state is full at the same place."""
+    log = [(card, 1_000 + (card * 7) % 40, 1) for card in range(40)]
+
+    def held_after(batches):
+        state = card_windows(grace=50, max_bytes=40 * CARD_BYTES - 1)
+        for batch in batches:
+            observe(state, batch)
+            state.settle()
+        counts, _, _ = observe(state, [(card, 1_040, 1) for card in range(40)])
+        return counts, state.cold_until
+
+    assert held_after([log]) == held_after([log[:13], log[13:14], log[14:]])
+    assert held_after([log]) == held_after([log[::-1]])
+
+
+def test_a_card_too_large_for_the_state_is_evicted_too():
+    """The limit holds, whatever it is."""
+    state = card_windows(max_bytes=1)
+
+    observe(state, [(1, 1_000, 1)])
+
+    assert state.settle() == 1
+    assert (state.card_count, state.nbytes) == (0, 0)
+
+
+def test_a_batch_is_rolled_back_to_the_state_after_an_eviction():
+    """What was evicted stays so: it left with a batch that was committed."""
+    state = card_windows(max_bytes=20 * CARD_BYTES)
+    observe(state, [(card, 1_000 + card, 1) for card in range(30)])
+    state.settle()
+    before = tables(state)
+
+    observe(state, [(card, 1_040, 1) for card in range(60)])
+    state.roll_back()
+
+    assert tables(state) == before
 
 
 def test_the_reference_agrees_on_a_year_of_one_card():

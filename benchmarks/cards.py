@@ -1,0 +1,156 @@
+"""
+What many cards cost: CPU per event of the feature step, and bytes of state per card.
+
+The state is written straight into the tables, since streaming it would take an hour.
+"""
+
+import statistics
+import time
+from typing import Final
+
+import numba
+import numpy as np
+
+import schemas
+from consumer.core import windows_kernel as kernel
+from consumer.core.batch import Events, Text
+from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.features import FeatureStep
+from consumer.core.labels import TerminalFrauds
+from consumer.core.state import VelocityState
+from consumer.core.windows import CardWindows
+from consumer.records import Longs
+
+SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
+BATCH: Final = 5_000
+PAYMENTS: Final = 20
+PAYMENTS_IN_30_DAYS: Final = 78
+_BATCHES: Final = 12
+_DAY: Final = 86_400_000_000
+_NOW: Final = 1_577_836_800_000_000  # 2020-01-01
+_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+def cost_of_cards(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
+    """
+    Return CPU microseconds per event of the feature step by number of cards, median of the rounds.
+
+    The states stand side by side and are asked in turn, batches of random cards, so that a busy
+    machine is busy for all of them.
+    """
+    steps = {size: _Step(size) for size in sizes}
+    costs: dict[int, list[float]] = {size: [] for size in sizes}
+    for number in range(rounds):
+        for size, step in steps.items():
+            costs[size].append(step.cost(np.random.default_rng(number)))
+    return {size: statistics.median(found) for size, found in costs.items()}
+
+
+def bytes_per_card(days: int, cards: int = 10_000) -> float:
+    """
+    Return bytes of state, index included, of a card after `days` of 78 payments in 30 days each.
+
+    After 30 days it holds all of them; after more, also blocks that are not yet given back.
+    """
+    rng = np.random.default_rng(0)
+    windows = CardWindows(ARRIVAL_1.windows, _DAY, _DAY)
+    n = cards * days * PAYMENTS_IN_30_DAYS // 30
+    events = _events_of(rng.permutation(np.arange(n) % cards))
+    times = _NOW + np.sort(rng.integers(0, days * _DAY, n))
+    found, late = np.empty((n, len(ARRIVAL_1.windows)), np.int64), np.empty(n, np.bool_)
+    for begin in range(0, n, BATCH):
+        windows.observe(
+            np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,
+            events.fingerprints, np.ones(n, np.bool_), found, found, late,
+        )  # fmt: skip
+        windows.settle()
+    return windows.nbytes / windows.card_count
+
+
+class _Step:
+    """The feature step over one partition of so many cards, 20 payments each within 30 days."""
+
+    def __init__(self, cards: int) -> None:
+        self._cards = cards
+        self._state = VelocityState(ARRIVAL_1.windows, grace=_DAY, alert_window=_DAY)
+        self._state.begin(0)
+        windows = self._state._partitions[0].windows
+        size = 1 << (2 * (cards + BATCH) - 1).bit_length()
+        blocks = -(-PAYMENTS // kernel.ENTRIES)
+        windows._cards = np.empty((cards + BATCH) * kernel.CARD_WORDS, np.int64)
+        windows._blocks = np.empty((cards * blocks + BATCH) * kernel.BLOCK_WORDS, np.int64)
+        windows._index = np.full(size, kernel.NONE, np.int64)
+        windows._header[kernel.WATERMARK] = _NOW
+        _fill(windows._header, windows._cards, windows._blocks, cards)
+        kernel.rebuild_index(windows._index, windows._cards, cards)
+        frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
+        self._step = FeatureStep(ARRIVAL_1, self._state, frauds)
+
+    def cost(self, rng: np.random.Generator) -> float:
+        """Measure batches of random cards; each is rolled back, so the state stays as it is."""
+        spent = []
+        for _ in range(_BATCHES):
+            events = _events_of(rng.integers(0, self._cards, BATCH))
+            begin = time.thread_time()
+            self._step.measure(events)
+            spent.append(time.thread_time() - begin)
+            self._state.roll_back()
+        return 1e6 * statistics.median(spent) / BATCH
+
+
+def _events_of(cards: Longs) -> Events:
+    """Return one payment now of each of these cards."""
+    n = len(cards)
+    zeros, nothing = np.zeros(n, np.int64), np.empty((0, n), np.int64)
+    return Events(
+        rows=np.arange(n),
+        partitions=zeros,
+        offsets=np.arange(n),
+        live=np.ones(n, np.bool_),
+        times=_NOW + np.arange(n),
+        kinds=np.ones(n, np.int64),
+        amounts=np.full(n, 500_000),
+        amounts_minor=np.full(n, 5_000),
+        utc_offset_minutes=zeros,
+        cards=_hashes_of(cards),
+        terminals=_hashes_of(cards % 10_000),
+        fingerprints=cards & kernel.FINGERPRINTS,
+        text=Text((), np.zeros(1, np.uint8), nothing, nothing),
+    )
+
+
+def _hashes_of(numbers: Longs) -> Longs:
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * _SPREAD
+    mixed ^= mixed >> np.uint64(29)
+    return np.stack([mixed, ~mixed], axis=1).view(np.int64)
+
+
+@numba.njit  # not cached: numba would not notice that a table has changed
+def _fill(header, cards, blocks, count):  # type: ignore[no-untyped-def] # a kernel
+    """Give each card 20 payments in the 30 days before now; its blocks lie far from each other."""
+    for row in range(count):
+        card = row * kernel.CARD_WORDS
+        mixed = np.uint64(row + 1) * _SPREAD
+        mixed ^= mixed >> np.uint64(29)
+        cards[card + kernel.HASH_A] = np.int64(mixed)
+        cards[card + kernel.HASH_B] = np.int64(~mixed)
+        cards[card + kernel.NEWEST] = kernel.NONE
+        cards[card + kernel.FILL] = 0
+        cards[card + kernel.TOTAL] = 0
+        cards[card + kernel.ALERT_WINDOW] = kernel.NEVER
+        cards[card + kernel.ALERT_MASK] = 0
+        for number in range(PAYMENTS):
+            at = number % kernel.ENTRIES
+            if at == 0:
+                block = number // kernel.ENTRIES * count + row
+                blocks[block * kernel.BLOCK_WORDS + kernel.OLDER] = cards[card + kernel.NEWEST]
+                cards[card + kernel.NEWEST] = block
+            place = block * kernel.BLOCK_WORDS + kernel.FIRST + at * kernel.ENTRY_WORDS
+            ago = (PAYMENTS - number) * (30 * _DAY // PAYMENTS) - np.int64(mixed % np.uint64(_DAY))
+            blocks[place + kernel.STAMP] = (_NOW - ago) << kernel.FINGERPRINT_BITS | number
+            blocks[place + kernel.BEFORE] = cards[card + kernel.TOTAL]
+            cards[card + kernel.TOTAL] += 500_000
+            cards[card + kernel.FILL] = at + 1
+    header[kernel.CARD_COUNT] = count
+    header[kernel.BLOCK_COUNT] = -(-PAYMENTS // kernel.ENTRIES) * count
+    header[kernel.ENTRY_COUNT] = PAYMENTS * count
