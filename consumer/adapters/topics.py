@@ -57,7 +57,7 @@ def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
     Labels are kept for ever and never compacted: their key is a terminal, and compaction would
     leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers.
     """
-    longest_ms = max(ARRIVAL_1.windows) // 1_000
+    longest_ms = ARRIVAL_1.longest_window // 1_000
     reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
     topics = settings.topics
     return [

@@ -6,6 +6,10 @@ from typing import Final, Literal
 
 DAY: Final = 86_400_000_000
 
+Key = Literal["event", "card", "terminal"]
+TOPIC_KEY: Final[Key] = "card"
+"""What the input topic is keyed by: a partition sees all payments of a card."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -13,16 +17,27 @@ class Feature:
     One input of a model.
 
     `key` is whose history it reads, `window` its length in microseconds (0: the event alone),
-    `aggregate` names the function below that computes it, `reason` the group it answers for.
+    `aggregate` names the function in features.py that computes it, `reason` the group it answers
+    for.
     """
 
     name: str
-    key: Literal["event", "card", "terminal"]
+    key: Key
     window: int
     aggregate: str
     unit: str
     reason: str
     doc: str
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it counts frauds by the arrival of their labels."""
+        return self.aggregate == "frauds"
+
+    @property
+    def payment_windows(self) -> tuple[int, ...]:
+        """Lengths of the windows of its key's payments that it is computed from, microseconds."""
+        return (self.window,) if self.window and not self.reads_labels else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +58,26 @@ class FeatureSet:
         return tuple(feature.name for feature in self.features)
 
     @property
-    def windows(self) -> tuple[int, ...]:
-        """Every window length in use, microseconds, shortest first."""
-        return tuple(sorted({feature.window for feature in self.features if feature.window}))
+    def windows(self) -> dict[Key, tuple[int, ...]]:
+        """
+        The plan of the velocity state: for each key that has any, the lengths of its windows of
+        payments, microseconds, shortest first.
+        """
+        lengths: dict[Key, set[int]] = {}
+        for feature in self.features:
+            if feature.payment_windows:
+                lengths.setdefault(feature.key, set()).update(feature.payment_windows)
+        return {key: tuple(sorted(found)) for key, found in lengths.items()}
+
+    @property
+    def label_windows(self) -> tuple[int, ...]:
+        """Lengths of the windows in which frauds are counted, microseconds, shortest first."""
+        return tuple(sorted({f.window for f in self.features if f.reads_labels}))
+
+    @property
+    def longest_window(self) -> int:
+        """How far back the velocity state reaches, microseconds."""
+        return max(max(lengths) for lengths in self.windows.values())
 
     @property
     def reasons(self) -> dict[str, list[int]]:

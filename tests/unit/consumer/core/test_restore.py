@@ -113,7 +113,7 @@ def test_an_offset_that_retention_took_starts_live_at_what_is_left():
 def test_a_log_that_is_all_gone_leaves_the_next_payments_cold():
     """Nothing is left to tell how much is missing, so all of it may be."""
     plan = plan_restore(400, 400, no_times, REACH)
-    state = VelocityState((MONTH,), grace=DAY, alert_window=DAY)
+    state = VelocityState({"card": (MONTH,)}, grace=DAY, alert_window=DAY)
     state.begin(0, score_from=plan.score_from, cold_until=plan.cold_until)
 
     velocity = state.observe(events_of([payment()]), np.ones(1, np.bool_))
