@@ -20,6 +20,7 @@ DAY: Final = 86_400_000_000
 _SATURDAY: Final = 5  # Monday is 0; 1970-01-01 was a Thursday, 3
 _LAST_HOUR_OF_NIGHT: Final = 6  # as in the Handbook's data; its prose says that 6:00 ends it
 HOUR: Final = DAY // 24
+_MAJOR_UNIT: Final = 10_000
 RATIO_STEPS: Final = 20
 LARGEST_RATIO: Final = 12.5
 _AUTHORISATION: Final = KINDS.index("AUTHORISATION")
@@ -42,9 +43,13 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a feature's window stands among its key's, and among those of labels."""
+    """
+    Where a feature's window stands among its key's, and among those of labels; `delay` is where the
+    one stands that a delayed window leaves out.
+    """
 
     payments: int
+    delay: int
     labels: int
 
 
@@ -101,6 +106,16 @@ def _night(m: Measures, _: Slots) -> Bools:
     return m.local_times // HOUR % 24 <= _LAST_HOUR_OF_NIGHT
 
 
+def _delayed_count(m: Measures, at: Slots) -> Longs:
+    counts: Longs = m.counts[:, at.payments] - m.counts[:, at.delay]
+    return counts
+
+
+def _risk(m: Measures, at: Slots) -> NDArray[np.float64]:
+    counts = _delayed_count(m, at)
+    return np.where(counts == 0, 0.0, m.frauds[:, at.labels] / np.maximum(counts, 1))
+
+
 Aggregate = Callable[[Measures, Slots], NDArray[Any]]
 
 AGGREGATES: Final[Mapping[str, Aggregate]] = {
@@ -110,6 +125,10 @@ AGGREGATES: Final[Mapping[str, Aggregate]] = {
     "count": lambda m, at: m.counts[:, at.payments],
     "mean": lambda m, at: grid(m.sums[:, at.payments], m.counts[:, at.payments]),
     "frauds": lambda m, at: m.frauds[:, at.labels],
+    "exact_amount": lambda m, _: m.amounts / _MAJOR_UNIT,
+    "exact_mean": lambda m, at: m.sums[:, at.payments] / (m.counts[:, at.payments] * _MAJOR_UNIT),
+    "delayed_count": _delayed_count,
+    "risk": _risk,
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
 }
@@ -158,6 +177,7 @@ class FeatureStep:
     def _slots(self, feature: Feature) -> Slots:
         lengths = self._windows[self._source(feature)]
         return Slots(
-            int(np.searchsorted(lengths, feature.window)),
+            int(np.searchsorted(lengths, feature.delay + feature.window)),
+            int(np.searchsorted(lengths, feature.delay)),
             int(np.searchsorted(self._label_windows, feature.window)),
         )
