@@ -85,7 +85,7 @@ class App:
             stack.callback(self._http.stop)
             rehearse(self._bundle)
             stack.callback(self._labels.close)
-            self._persist(partial(require_topics, self._settings))
+            self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
                 self._sink.open()
