@@ -89,7 +89,7 @@ class App:
             stack.callback(self._http.stop)
             rehearse(self._bundle)
             stack.callback(self._labels.close)
-            self._persist(partial(require_topics, self._settings))
+            self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
                 self._sink.open()
@@ -293,7 +293,7 @@ def state_contract(settings: Settings, feature_set: FeatureSet) -> Contract:
     fingerprints = {schemas.single_object_header(writer)[2:].hex() for writer in writers}
     return Contract(
         feature_set=feature_set.name,
-        windows=list(feature_set.windows),
+        windows=dict(feature_set.windows),
         grace=micros(settings.windows.grace),
         alert_window=micros(settings.alerts.window),
         schemas=sorted(fingerprints),

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from consumer import __version__
 from consumer.errors import ConfigError, FatalError, OutageError
 from consumer.settings import load_settings
+
+if TYPE_CHECKING:
+    from consumer.core.feature_sets import FeatureSet
 
 EXIT_CONFIG: Final = 78
 EXIT_FATAL: Final = 70
@@ -34,6 +37,10 @@ ConfigOption = Annotated[
         help="TOML file; see README.",
         show_default=False,
     ),
+]
+
+FeatureSetOption = Annotated[
+    str, typer.Option(help="arrival-1, or handbook-1, for which the input has one partition.")
 ]
 
 
@@ -79,9 +86,16 @@ def check(config: ConfigOption = None) -> None:
         from consumer.adapters.model_bundle import load_bundle
         from consumer.app import rehearse
 
+        notes: list[str] = []
+
         def check_bundle() -> None:
             bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
             rehearse(bundle)
+            if bundle.feature_set.needs_one_partition:
+                notes.append(
+                    f"feature set {bundle.feature_set.name} counts payments of terminals: topic"
+                    f" {settings.topics.input} must have one partition"
+                )
 
         faults: list[str] = []
         for check_part in (partial(check_properties, settings), check_bundle):
@@ -92,22 +106,32 @@ def check(config: ConfigOption = None) -> None:
         if faults:
             raise ConfigError(faults)
     typer.echo("configuration and model bundle are sound")
+    for note in notes:
+        typer.echo(note)
 
 
 @app.command()
 def topics(
     config: ConfigOption = None,
     partitions: Annotated[
-        int, typer.Option(min=1, help="Of an input topic that does not exist yet.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of an input topic that does not exist yet.",
+            show_default="8, or 1 where the feature set needs it",
+        ),
+    ] = None,
+    feature_set: FeatureSetOption = "arrival-1",
     replication_factor: Annotated[int, typer.Option(help="-1 leaves it to the broker.")] = -1,
 ) -> None:
     """Create the topics as the windows and the guarantee need them, or say what differs."""
     with _exit_codes():
         settings = load_settings(config)
+        features = _feature_set(feature_set)
         from consumer.adapters.topics import ensure_topics
 
-        created, differences = ensure_topics(settings, partitions, replication_factor)
+        width = partitions or (1 if features.needs_one_partition else 8)
+        created, differences = ensure_topics(settings, features, width, replication_factor)
     for name in created:
         typer.echo(f"created {name}")
     for difference in differences:
@@ -166,7 +190,13 @@ def train(
         typer.Option(help="Labels published later do not teach.", show_default="all teach"),
     ] = None,
     settle: Annotated[str, typer.Option(help="labels.settle of the consumer to be.")] = "60s",
-    warm_up: Annotated[str, typer.Option(help="Payments before begin, to fill windows.")] = "30d",
+    feature_set: FeatureSetOption = "arrival-1",
+    warm_up: Annotated[
+        str | None,
+        typer.Option(
+            help="Payments before begin, to fill windows.", show_default="the longest window"
+        ),
+    ] = None,
     alerts_per_day: Annotated[
         int, typer.Option(min=1, help="Cards a day people can review.")
     ] = 100,
@@ -185,7 +215,7 @@ def train(
         run_train(
             TrainOptions(
                 begin, end, source, config, payments, labels, label_delay, known_by, settle,
-                warm_up, alerts_per_day, engine, name, out,
+                _feature_set(feature_set), warm_up, alerts_per_day, engine, name, out,
             )
         )  # fmt: skip
 
@@ -201,6 +231,14 @@ def simulate(context: typer.Context) -> None:
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command.command()(run_simulation)
     command(context.args, prog_name="fraudstream simulate")
+
+
+def _feature_set(name: str) -> "FeatureSet":
+    from consumer.core.feature_sets import FEATURE_SETS
+
+    if name not in FEATURE_SETS:
+        raise ConfigError(f"--feature-set: {name!r} is none of {', '.join(FEATURE_SETS)}")
+    return FEATURE_SETS[name]
 
 
 @app.command()

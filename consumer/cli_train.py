@@ -15,10 +15,11 @@ import schemas
 from consumer.adapters.kafka_clients import reader_config
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
+from consumer.adapters.topics import too_wide
 from consumer.core.batch import Events
 from consumer.core.decode import PaymentDecoder
 from consumer.core.engines import ENGINES
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import FeatureSet
 from consumer.core.labels import TerminalFrauds
 from consumer.errors import ConfigError
 from consumer.settings import Settings, load_settings, parse_duration
@@ -48,7 +49,8 @@ class TrainOptions:
     label_delay: str
     known_by: str | None
     settle: str
-    warm_up: str
+    feature_set: FeatureSet
+    warm_up: str | None
     alerts_per_day: int
     engine: str
     name: str
@@ -61,14 +63,16 @@ def run_train(options: TrainOptions) -> None:
     known_by = _micros("--known-by", options.known_by) if options.known_by else NEVER - 1
     if options.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"--engine: {options.engine!r} is none of auto, {', '.join(ENGINES)}")
+    feature_set, warm_up = options.feature_set, options.feature_set.longest_window
+    if options.warm_up:
+        warm_up = int(_seconds("--warm-up", options.warm_up) * 1_000_000)
     frauds = TerminalFrauds(_versions("label"), _seconds("--settle", options.settle))
     with _progress() as tell:
         tell("reading payments and labels")
         history = _history(options, frauds)
-        window = (begin - int(_seconds("--warm-up", options.warm_up) * 1_000_000), end)
-        history = history.between(*window)
+        history = history.between(begin - warm_up, end)
         tell(f"computing features of {len(history):,} payments")
-        rows = measure(history, ARRIVAL_1, frauds, _GRACE, lambda _: None)
+        rows = measure(history, feature_set, frauds, _GRACE, lambda _: None)
         try:
             trained = train(
                 history, rows, Period(begin, end, known_by), options.alerts_per_day, tell
@@ -77,7 +81,7 @@ def run_train(options: TrainOptions) -> None:
             raise ConfigError(str(error)) from error
         tell("writing the bundle")
         manifest = write_bundle(
-            options.out, trained, ARRIVAL_1, options.name, cast(Engine, options.engine)
+            options.out, trained, feature_set, options.name, cast(Engine, options.engine)
         )
     facts = manifest.metrics
     Console(stderr=True).print(
@@ -99,7 +103,7 @@ def _history(options: TrainOptions, frauds: TerminalFrauds) -> History:
             except UnreadableError as error:
                 raise ConfigError(str(error)) from error
         case "topics":
-            return _from_topics(load_settings(options.config), frauds)
+            return _from_topics(load_settings(options.config), options.feature_set, frauds)
     raise ConfigError(f"--from: {options.source!r} is none of handbook, parquet, topics")
 
 
@@ -122,7 +126,7 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
     )  # fmt: skip
 
 
-def _from_topics(settings: Settings, frauds: TerminalFrauds) -> History:
+def _from_topics(settings: Settings, feature_set: FeatureSet, frauds: TerminalFrauds) -> History:
     decoder = PaymentDecoder(_versions("transaction"))
     config = reader_config(settings, lambda _: None)
     with _reader(config, settings.topics.labels) as labels:
@@ -130,6 +134,9 @@ def _from_topics(settings: Settings, frauds: TerminalFrauds) -> History:
             records = as_records(settings.topics.labels, messages)
             frauds.add(records.values, records.timestamps.tolist())
     with _reader(config, settings.topics.input) as reader:
+        width = len(reader.partitions(10))
+        if faults := too_wide(feature_set, settings.topics.input, width):
+            raise ConfigError(faults)
         return from_events(_events(reader, decoder, settings.topics.input), frauds.published_at)
 
 

@@ -45,6 +45,7 @@ def features_table() -> str:
         ]
         for number, feature in enumerate(feature_set.features, 1):
             window = f"{feature.window // _DAY} d" if feature.window else ""
+            window += f", {feature.delay // _DAY} d ago" if feature.delay else ""
             rows.append(
                 f"| {number} | `{feature.name}` | {feature.key} | {window} | {feature.unit} |"
                 f" {feature.reason} | {feature.doc} |"

@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, 
 )
 
 from consumer.adapters import kafka_clients
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import FeatureSet
 from consumer.errors import ConfigError, FatalError
 from consumer.settings import Settings
 
@@ -49,7 +49,7 @@ class TopicNeeds:
         return config
 
 
-def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
+def needs(settings: Settings, feature_set: FeatureSet, partitions: int) -> list[TopicNeeds]:
     """
     Return what each topic needs, the input first and the dead letters last.
 
@@ -57,7 +57,7 @@ def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
     Labels are kept for ever and never compacted: their key is a terminal, and compaction would
     leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers.
     """
-    longest_ms = max(ARRIVAL_1.windows) // 1_000
+    longest_ms = feature_set.longest_window // 1_000
     reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
     topics = settings.topics
     return [
@@ -69,24 +69,39 @@ def needs(settings: Settings, partitions: int) -> list[TopicNeeds]:
     ]
 
 
-def require_topics(settings: Settings) -> None:
+def too_wide(feature_set: FeatureSet, topic: str, partitions: int) -> list[str]:
+    """Say so where the input's partitions would split what the feature set counts."""
+    if partitions <= 1 or not feature_set.needs_one_partition:
+        return []
+    return [
+        f"topic {topic}: {partitions} partitions would each see a part of what feature set"
+        f" {feature_set.name} counts, payments of terminals; give it one partition, or take another"
+        " feature set"
+    ]
+
+
+def require_topics(settings: Settings, feature_set: FeatureSet) -> None:
     """
     Return when all topics exist.
 
-    Raises ConfigError with a sentence for each that is missing or too narrow, since a record that
-    cannot be written holds up its partition for ever, and KafkaException when no broker answers.
+    Raises ConfigError with a sentence for each that is missing, too narrow, since a record that
+    cannot be written holds up its partition for ever, or too wide for the feature set; and
+    KafkaException when no broker answers.
     """
     admin = AdminClient(kafka_clients.admin_config(settings))
     existing = admin.list_topics(timeout=_METADATA_SECONDS).topics
     found = {name: len(topic.partitions) for name, topic in existing.items()}
-    if faults := list(_unusable(settings, found)):
+    if faults := list(_unusable(settings, feature_set, found)):
         raise ConfigError(faults)
 
 
-def _unusable(settings: Settings, found: Mapping[str, int]) -> Iterator[str]:
+def _unusable(
+    settings: Settings, feature_set: FeatureSet, found: Mapping[str, int]
+) -> Iterator[str]:
     dead_letters = settings.dead_letter_topic
     width = found.get(settings.topics.input, 0)
-    for need in needs(settings, width):
+    yield from too_wide(feature_set, settings.topics.input, width)
+    for need in needs(settings, feature_set, width):
         if need.name not in found:
             yield f"topic {need.name} does not exist; run `fraudstream topics`"
         elif need.name == dead_letters and found[dead_letters] < width:
@@ -97,20 +112,23 @@ def _unusable(settings: Settings, found: Mapping[str, int]) -> Iterator[str]:
 
 
 def ensure_topics(
-    settings: Settings, partitions: int, replication_factor: int
+    settings: Settings, feature_set: FeatureSet, partitions: int, replication_factor: int
 ) -> tuple[list[str], list[str]]:
     """
     Create the topics that are missing; return their names, and a sentence for each difference.
 
     An input topic that exists decides the number of partitions. A replication factor of -1 leaves
-    it to the broker. Raises FatalError when the broker does not answer or refuses.
+    it to the broker. Raises ConfigError for an input topic that would be too wide for the feature
+    set, and FatalError when the broker does not answer or refuses.
     """
     admin = AdminClient(kafka_clients.admin_config(settings))
     try:
         existing = admin.list_topics(timeout=_REQUEST_SECONDS).topics
         if settings.topics.input in existing:
             partitions = len(existing[settings.topics.input].partitions)
-        wanted = needs(settings, partitions)
+        if faults := too_wide(feature_set, settings.topics.input, partitions):
+            raise ConfigError(faults)
+        wanted = needs(settings, feature_set, partitions)
         missing = [need for need in wanted if need.name not in existing]
         created = (
             admin.create_topics(

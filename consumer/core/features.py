@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core.batch import Events, Rows
-from consumer.core.feature_sets import FeatureSet
+from consumer.core.feature_sets import TOPIC_KEY, Feature, FeatureSet, Key
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
 from consumer.core.symbols import KINDS
@@ -20,6 +20,7 @@ DAY: Final = 86_400_000_000
 _SATURDAY: Final = 5  # Monday is 0; 1970-01-01 was a Thursday, 3
 _LAST_HOUR_OF_NIGHT: Final = 6  # as in the Handbook's data; its prose says that 6:00 ends it
 HOUR: Final = DAY // 24
+_MAJOR_UNIT: Final = 10_000
 RATIO_STEPS: Final = 20
 LARGEST_RATIO: Final = 12.5
 _AUTHORISATION: Final = KINDS.index("AUTHORISATION")
@@ -29,7 +30,8 @@ _ADVICE: Final = KINDS.index("ADVICE")
 @dataclass(frozen=True, slots=True)
 class Measures:
     """
-    Raw columns that aggregates are computed from, n events; counts, sums and frauds int64[n, w].
+    Raw columns that aggregates are computed from, n events; counts and sums int64[n, w] of the
+    windows of one key, frauds int64[n, v] of the windows of labels.
     """
 
     amounts: Longs
@@ -37,6 +39,18 @@ class Measures:
     counts: Longs
     sums: Longs
     frauds: Longs
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """
+    Where a feature's window stands among its key's, and among those of labels; `delay` is where the
+    one stands that a delayed window leaves out.
+    """
+
+    payments: int
+    delay: int
+    labels: int
 
 
 def grid(totals: Longs, counts: Longs | int = 1) -> Longs:
@@ -73,31 +87,48 @@ def ratio(over: NDArray[Any], under: NDArray[Any]) -> NDArray[np.float64]:
     return stepped
 
 
-def _to_mean_before(m: Measures, w: int) -> NDArray[np.float64]:
-    others = m.counts[:, w] - 1
-    mean_before = (m.sums[:, w] - m.amounts) / np.maximum(others, 1)
+def _to_mean_before(m: Measures, at: Slots) -> NDArray[np.float64]:
+    others = m.counts[:, at.payments] - 1
+    mean_before = (m.sums[:, at.payments] - m.amounts) / np.maximum(others, 1)
     return np.where(others == 0, RATIO_STEPS, ratio(m.amounts, mean_before))
 
 
-def _to_longest_mean(m: Measures, w: int) -> NDArray[np.float64]:
+def _to_longest_mean(m: Measures, at: Slots) -> NDArray[np.float64]:
+    w = at.payments
     return ratio(m.sums[:, w] / m.counts[:, w], m.sums[:, -1] / m.counts[:, -1])
 
 
-def _weekend(m: Measures, _: int) -> Bools:
+def _weekend(m: Measures, _: Slots) -> Bools:
     return (m.local_times // DAY + 3) % 7 >= _SATURDAY
 
 
-def _night(m: Measures, _: int) -> Bools:
+def _night(m: Measures, _: Slots) -> Bools:
     return m.local_times // HOUR % 24 <= _LAST_HOUR_OF_NIGHT
 
 
-AGGREGATES: Final[Mapping[str, Callable[[Measures, int], NDArray[Any]]]] = {
+def _delayed_count(m: Measures, at: Slots) -> Longs:
+    counts: Longs = m.counts[:, at.payments] - m.counts[:, at.delay]
+    return counts
+
+
+def _risk(m: Measures, at: Slots) -> NDArray[np.float64]:
+    counts = _delayed_count(m, at)
+    return np.where(counts == 0, 0.0, m.frauds[:, at.labels] / np.maximum(counts, 1))
+
+
+Aggregate = Callable[[Measures, Slots], NDArray[Any]]
+
+AGGREGATES: Final[Mapping[str, Aggregate]] = {
     "amount": lambda m, _: grid(m.amounts),
     "weekend": _weekend,
     "night": _night,
-    "count": lambda m, w: m.counts[:, w],
-    "mean": lambda m, w: grid(m.sums[:, w], m.counts[:, w]),
-    "frauds": lambda m, w: m.frauds[:, w],
+    "count": lambda m, at: m.counts[:, at.payments],
+    "mean": lambda m, at: grid(m.sums[:, at.payments], m.counts[:, at.payments]),
+    "frauds": lambda m, at: m.frauds[:, at.labels],
+    "exact_amount": lambda m, _: m.amounts / _MAJOR_UNIT,
+    "exact_mean": lambda m, at: m.sums[:, at.payments] / (m.counts[:, at.payments] * _MAJOR_UNIT),
+    "delayed_count": _delayed_count,
+    "risk": _risk,
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
 }
@@ -110,10 +141,11 @@ class FeatureStep:
         self, feature_set: FeatureSet, state: VelocityState, frauds: TerminalFrauds
     ) -> None:
         """The state must have been made for the feature set's windows."""
-        self._features = feature_set.features
-        self._windows = np.array(feature_set.windows, np.int64)
-        self._slots = [
-            int(np.searchsorted(self._windows, feature.window)) for feature in self._features
+        self._windows = feature_set.windows
+        self._label_windows = np.array(feature_set.label_windows, np.int64)
+        self._columns = [
+            (AGGREGATES[feature.aggregate], self._source(feature), self._slots(feature))
+            for feature in feature_set.features
         ]
         self._state = state
         self._frauds = frauds
@@ -127,14 +159,25 @@ class FeatureStep:
             keep = np.flatnonzero(needed)
             events = events.take(keep)
             velocity = velocity.take(keep)
-        measures = Measures(
-            events.amounts,
-            events.times + events.utc_offset_minutes * 60_000_000,
-            velocity.counts,
-            velocity.sums,
-            self._frauds.count(events.terminals, events.times, self._windows),
-        )
-        values = np.empty((len(events), len(self._features)), np.float32)
-        for column, (feature, slot) in enumerate(zip(self._features, self._slots, strict=True)):
-            values[:, column] = AGGREGATES[feature.aggregate](measures, slot)
+        local_times = events.times + events.utc_offset_minutes * 60_000_000
+        frauds = self._frauds.count(events.terminals, events.times, self._label_windows)
+        measures = {
+            key: Measures(events.amounts, local_times, totals.counts, totals.sums, frauds)
+            for key, totals in velocity.totals.items()
+        }
+        values = np.empty((len(events), len(self._columns)), np.float32)
+        for column, (aggregate, source, slots) in enumerate(self._columns):
+            values[:, column] = aggregate(measures[source], slots)
         return events, Rows(values, velocity.late, velocity.cold)
+
+    def _source(self, feature: Feature) -> Key:
+        """Return whose windows it reads; one that reads none takes any key's columns."""
+        return feature.key if feature.payment_windows else TOPIC_KEY
+
+    def _slots(self, feature: Feature) -> Slots:
+        lengths = self._windows[self._source(feature)]
+        return Slots(
+            int(np.searchsorted(lengths, feature.delay + feature.window)),
+            int(np.searchsorted(lengths, feature.delay)),
+            int(np.searchsorted(self._label_windows, feature.window)),
+        )

@@ -5,6 +5,7 @@ from typing import Final, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from consumer.core.feature_sets import Key
 from consumer.core.pages import Pages
 from consumer.core.state import Tables
 from consumer.core.windows_kernel import HEADER_WORDS
@@ -33,7 +34,7 @@ class Contract(_Part):
     """
 
     feature_set: str
-    windows: list[int]
+    windows: dict[Key, tuple[int, ...]]
     grace: int
     alert_window: int
     schemas: list[str]
@@ -59,7 +60,7 @@ class Table(_Part):
     One table of the state: its header, and how many words of cards and of blocks follow.
     """
 
-    key: str
+    key: Key
     header: list[int] = Field(min_length=HEADER_WORDS, max_length=HEADER_WORDS)
     words: tuple[int, int]
 

@@ -1,50 +1,79 @@
 """Velocity state of the partitions that this instance owns, each a fold of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core.batch import Events
+from consumer.core.feature_sets import TOPIC_KEY, Key
 from consumer.core.windows import CardWindows
 from consumer.records import Bools, Longs, by_partition
 
 ALWAYS = -(2**62)
 
-Tables = Mapping[str, CardWindows]
+Tables = Mapping[Key, CardWindows]
 """The windows of one partition, by the key whose history they hold."""
+
+_HASHES: Final[Mapping[Key, Callable[[Events], Longs]]] = {
+    "card": attrgetter("cards"),
+    "terminal": attrgetter("terminals"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Payments in the windows of one key: counts and sums int64[n, w], shortest window first."""
+
+    counts: Longs
+    sums: Longs
+
+    def take(self, rows: NDArray[np.intp]) -> "Totals":
+        """Return the same of these rows."""
+        return Totals(self.counts[rows], self.sums[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Velocity:
-    """What the windows said of n events: counts and sums int64[n, w], late and cold bool[n]."""
+    """What the windows of each key said of n events; late and cold bool[n]."""
 
-    counts: Longs
-    sums: Longs
+    totals: Mapping[Key, Totals]
     late: Bools
     cold: Bools
 
     def take(self, rows: NDArray[np.intp]) -> "Velocity":
         """Return the same of these rows."""
-        return Velocity(self.counts[rows], self.sums[rows], self.late[rows], self.cold[rows])
+        totals = {key: totals.take(rows) for key, totals in self.totals.items()}
+        return Velocity(totals, self.late[rows], self.cold[rows])
 
 
 @dataclass(slots=True)
 class _Partition:
-    windows: CardWindows
+    windows: Tables
     score_from: int
     cold_until: int | None
 
 
 class VelocityState:
-    """Windows and alerts by partition. Everything since the last `settle` can be rolled back."""
+    """
+    Windows and alerts by partition. Everything since the last `settle` can be rolled back.
+
+    Each key that has windows has a table of its own; alerts are remembered in that of the cards.
+    """
 
     def __init__(
-        self, windows: tuple[int, ...], grace: int, alert_window: int, max_bytes: int = 0
+        self,
+        windows: Mapping[Key, tuple[int, ...]],
+        grace: int,
+        alert_window: int,
+        max_bytes: int = 0,
     ) -> None:
         """
-        `windows`, `grace` and `alert_window` are microseconds; `max_bytes` limits each partition.
+        `windows` are a feature set's: lengths by key, those of cards among them. They, `grace` and
+        `alert_window` are microseconds; `max_bytes` limits each partition, all its keys alike.
         """
         self._windows = windows
         self._grace = grace
@@ -55,8 +84,8 @@ class VelocityState:
 
     @property
     def longest_window(self) -> int:
-        """Length of the longest window, microseconds."""
-        return max(self._windows)
+        """Length of the longest window of any key, microseconds."""
+        return max(max(lengths) for lengths in self._windows.values())
 
     @property
     def grace(self) -> int:
@@ -79,16 +108,19 @@ class VelocityState:
         until the longest window after the first of them.
         """
         tables = self.empty_tables() if tables is None else tables
-        self._partitions[partition] = _Partition(tables["card"], score_from, cold_until)
+        self._partitions[partition] = _Partition(tables, score_from, cold_until)
 
     def empty_tables(self) -> Tables:
         """Return tables for a partition, by the key whose history they hold."""
-        windows = CardWindows(self._windows, self._grace, self._alert_window, self._max_bytes)
-        return {"card": windows}
+        max_bytes = self._max_bytes // len(self._windows)
+        return {
+            key: CardWindows(lengths, self._grace, self._alert_window, max_bytes)
+            for key, lengths in self._windows.items()
+        }
 
     def tables(self, partition: int) -> Tables:
         """Return the tables of a partition."""
-        return {"card": self._partitions[partition].windows}
+        return self._partitions[partition].windows
 
     def cold_until(self, partition: int) -> int | None:
         """Return the event time from which the partition misses no history; see `begin`."""
@@ -107,19 +139,23 @@ class VelocityState:
     def observe(self, events: Events, enters: Bools) -> Velocity:
         """Measure each event's windows, itself included, and add those that enter them."""
         n = len(events)
-        counts = np.empty((n, len(self._windows)), np.int64)
-        velocity = Velocity(
-            counts, np.empty_like(counts), np.empty(n, np.bool_), np.empty(n, np.bool_)
-        )
+        totals = {
+            key: Totals(*(np.empty((n, len(lengths)), np.int64) for _ in range(2)))
+            for key, lengths in self._windows.items()
+        }
+        velocity = Velocity(totals, np.empty(n, np.bool_), np.empty(n, np.bool_))
         for partition, rows in by_partition(events.partitions):
             state = self._partitions[partition]
-            state.windows.observe(
-                rows, events.cards, events.times, events.amounts, events.fingerprints, enters,
-                velocity.counts, velocity.sums, velocity.late,
-            )  # fmt: skip
+            for key, windows in state.windows.items():
+                windows.observe(
+                    rows, _HASHES[key](events), events.times, events.amounts,
+                    events.fingerprints, enters,
+                    totals[key].counts, totals[key].sums, velocity.late,
+                )  # fmt: skip
             if state.cold_until is None:
                 state.cold_until = int(events.times[rows[0]]) + self.longest_window
-            cold_until = max(state.cold_until, state.windows.cold_until)
+            evicted_until = max(windows.cold_until for windows in state.windows.values())
+            cold_until = max(state.cold_until, evicted_until)
             velocity.cold[rows] = events.times[rows] < cold_until
         return velocity
 
@@ -138,28 +174,28 @@ class VelocityState:
         """Say which of these flagged events are the first of their card in an alert window."""
         opened = np.zeros(len(events), np.bool_)
         for partition, rows in by_partition(events.partitions):
-            windows = self._partitions[partition].windows
+            windows = self._partitions[partition].windows[TOPIC_KEY]
             opened[rows] = windows.open_alerts(events.cards[rows], events.times[rows], late[rows])
         return opened
 
     def is_settled(self, partition: int) -> bool:
         """Say whether nothing of the partition could be rolled back now."""
-        return self._partitions[partition].windows.is_settled
+        return all(windows.is_settled for windows in self.tables(partition).values())
 
     def settle(self) -> None:
         """The batch is committed: forget the way back."""
-        for state in self._partitions.values():
-            self._evicted += state.windows.settle()
+        for windows in self._tables():
+            self._evicted += windows.settle()
 
     def roll_back(self) -> None:
         """The batch is not committed: return to the last settled state, bit for bit."""
-        for state in self._partitions.values():
-            state.windows.roll_back()
+        for windows in self._tables():
+            windows.roll_back()
 
     @property
     def card_count(self) -> int:
         """Cards in memory, over all partitions."""
-        return sum(state.windows.card_count for state in self._partitions.values())
+        return sum(state.windows[TOPIC_KEY].card_count for state in self._partitions.values())
 
     @property
     def evicted_count(self) -> int:
@@ -169,4 +205,8 @@ class VelocityState:
     @property
     def nbytes(self) -> int:
         """Bytes of state in use, over all partitions."""
-        return sum(state.windows.nbytes for state in self._partitions.values())
+        return sum(windows.nbytes for windows in self._tables())
+
+    def _tables(self) -> Iterator[CardWindows]:
+        for state in self._partitions.values():
+            yield from state.windows.values()

@@ -11,7 +11,7 @@ from tests.builders import DAY, events_of, payment
 
 WINDOWS = (DAY, 30 * DAY)
 CONTRACT = Contract(
-    feature_set="arrival-1", windows=list(WINDOWS), grace=DAY, alert_window=DAY, schemas=["aa"]
+    feature_set="arrival-1", windows={"card": WINDOWS}, grace=DAY, alert_window=DAY, schemas=["aa"]
 )
 
 
@@ -33,7 +33,7 @@ def state():
 
 
 def fresh():
-    return VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    return VelocityState({"card": WINDOWS}, grace=DAY, alert_window=DAY)
 
 
 def observe(state, paid):
@@ -68,6 +68,7 @@ def test_a_state_goes_on_from_what_was_written_of_it(store, state):
 
     more = [payment(k, card_id=f"card-{k % 150}") for k in range(500, 900)]
     expected, found = observe(state, more), observe(restored, more)
+    found, expected = found.totals["card"], expected.totals["card"]
     assert found.counts.tolist() == expected.counts.tolist()
     assert found.sums.tolist() == expected.sums.tolist()
     assert (manifest.partition, manifest.next_offset, manifest.cold_until) == (3, 500, 7)
@@ -114,7 +115,7 @@ def test_groups_do_not_see_each_other(tmp_path, state):
     ("changes", "reason"),
     [
         ({"feature_set": "other-1"}, "feature_set"),
-        ({"windows": [DAY]}, "windows"),
+        ({"windows": {"card": (DAY,)}}, "windows"),
         ({"grace": 2 * DAY}, "windows"),
         ({"alert_window": 2 * DAY}, "windows"),
         ({"schemas": ["bb"]}, "schema"),

@@ -14,7 +14,7 @@ from consumer.telemetry import Telemetry
 from tests.builders import DAY, events_of, payment
 
 CONTRACT = Contract(
-    feature_set="arrival-1", windows=[DAY], grace=DAY, alert_window=DAY, schemas=["aa"]
+    feature_set="arrival-1", windows={"card": (DAY,)}, grace=DAY, alert_window=DAY, schemas=["aa"]
 )
 _GIVE_UP_SECONDS = 20
 
@@ -23,7 +23,7 @@ class Bench:
     """A state of two partitions, the snapshotter that follows it, and where it writes."""
 
     def __init__(self, folder, interval_seconds=0.0):
-        self.state = VelocityState((DAY,), grace=DAY, alert_window=DAY)
+        self.state = VelocityState({"card": (DAY,)}, grace=DAY, alert_window=DAY)
         self.store = SnapshotStore(str(folder), "g", "payments")
         self.registry = CollectorRegistry()
         self.snapshotter = Snapshotter(

@@ -1,6 +1,7 @@
 import pytest
 
-from consumer.adapters.topics import TopicNeeds, _differences, needs
+from consumer.adapters.topics import TopicNeeds, _differences, _unusable, needs
+from consumer.core.feature_sets import ARRIVAL_1, HANDBOOK_1
 from consumer.settings import Settings
 
 DAY_MS = 86_400_000
@@ -29,7 +30,7 @@ LETTERS = TopicNeeds("dlt", 6, None, 2 * 2**20)
 
 def test_five_topics_are_needed():
     """Labels in one partition, the rest as wide as the input."""
-    found = needs(settings_of(), 6)
+    found = needs(settings_of(), ARRIVAL_1, 6)
 
     assert [(need.name, need.partitions) for need in found] == [
         ("transactions.raw", 6), ("transactions.scored", 6), ("fraud.alerts", 6),
@@ -37,17 +38,24 @@ def test_five_topics_are_needed():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("grace", "days"), [("1d", 30 + 2 + 1), ("3d", 30 + 6 + 1)])
-def test_the_input_keeps_what_the_state_is_rebuilt_from(grace, days):
+@pytest.mark.parametrize(
+    ("feature_set", "grace", "days"),
+    [
+        (ARRIVAL_1, "1d", 30 + 2 + 1),
+        (ARRIVAL_1, "3d", 30 + 6 + 1),
+        (HANDBOOK_1, "1d", 37 + 2 + 1),
+    ],
+)
+def test_the_input_keeps_what_the_state_is_rebuilt_from(feature_set, grace, days):
     """The longest window, twice the grace, and a day."""
-    found = needs(settings_of(windows={"grace": grace}), 1)
+    found = needs(settings_of(windows={"grace": grace}), feature_set, 1)
 
     assert found[0].retention_ms == days * DAY_MS
 
 
 def test_labels_are_kept_for_ever():
     """A fraud of last year may be all that is known of a terminal."""
-    assert needs(settings_of(), 6)[3].retention_ms == FOREVER
+    assert needs(settings_of(), ARRIVAL_1, 6)[3].retention_ms == FOREVER
 
 
 def test_topics_are_created_with_what_they_need():
@@ -67,6 +75,28 @@ def test_a_topic_that_will_do_is_passed_over(need):
 def test_too_few_partitions_are_told():
     """A dead letter keeps its partition."""
     assert differences(LETTERS, 5) == ["dlt has 5 partitions and needs 6: add them"]
+
+
+@pytest.mark.parametrize(
+    ("feature_set", "partitions", "usable"),
+    [(ARRIVAL_1, 8, True), (HANDBOOK_1, 1, True), (HANDBOOK_1, 2, False)],
+)
+def test_a_topic_that_splits_what_the_feature_set_counts_is_told(feature_set, partitions, usable):
+    """Each partition would count its own part of a terminal's payments."""
+    settings = settings_of()
+    found = {need.name: need.partitions for need in needs(settings, feature_set, partitions)}
+
+    faults = list(_unusable(settings, feature_set, found))
+
+    assert faults == (
+        []
+        if usable
+        else [
+            "topic transactions.raw: 2 partitions would each see a part of what feature set"
+            " handbook-1 counts, payments of terminals; give it one partition, or take another"
+            " feature set"
+        ]
+    )
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])

@@ -1,6 +1,6 @@
 import pytest
 
-from consumer.core.feature_sets import ARRIVAL_1, DAY, FEATURE_SETS, REASONS
+from consumer.core.feature_sets import ARRIVAL_1, DAY, FEATURE_SETS, HANDBOOK_1, REASONS
 from consumer.core.features import AGGREGATES
 
 every_set = pytest.mark.parametrize("feature_set", FEATURE_SETS.values(), ids=FEATURE_SETS)
@@ -23,7 +23,18 @@ def test_windows_belong_to_history_and_only_to_history(feature_set):
     for feature in feature_set.features:
         assert (feature.window == 0) is (feature.key == "event")
         assert feature.window % DAY == 0
-    assert list(feature_set.windows) == sorted({f.window for f in feature_set.features} - {0})
+        assert set(feature.payment_windows) <= set(feature_set.windows.get(feature.key, ()))
+        assert not feature.reads_labels or feature.window in feature_set.label_windows
+
+
+@every_set
+def test_the_state_s_plan_has_rising_windows_of_cards_and_of_labels(feature_set):
+    """Alerts are remembered beside the windows of cards; the kernels take the last for longest."""
+    for lengths in (*feature_set.windows.values(), feature_set.label_windows):
+        assert list(lengths) == sorted(set(lengths))
+        assert lengths
+        assert lengths[-1] <= feature_set.longest_window
+    assert next(iter(feature_set.windows)) == "card"
 
 
 @every_set
@@ -63,7 +74,42 @@ def test_arrival_1_is_what_it_was():
         "terminal_frauds_1d", "terminal_frauds_7d", "terminal_frauds_30d",
         "amount_to_card_mean_30d", "card_mean_1d_to_30d",
     )  # fmt: skip
-    assert ARRIVAL_1.windows == (DAY, 7 * DAY, 30 * DAY)
+    assert ARRIVAL_1.windows == {"card": (DAY, 7 * DAY, 30 * DAY)}
+    assert ARRIVAL_1.label_windows == (DAY, 7 * DAY, 30 * DAY)
     assert ARRIVAL_1.reasons == {
         "R01": [0], "R31": [1, 2], "R11": [3, 5, 7], "R12": [4, 6, 8, 12, 13], "R21": [9, 10, 11],
     }  # fmt: skip
+
+
+def test_handbook_1_is_what_it_was():
+    """The Handbook's inputs by its own names and in its own order."""
+    assert HANDBOOK_1.names == (
+        "TX_AMOUNT", "TX_DURING_WEEKEND", "TX_DURING_NIGHT",
+        "CUSTOMER_ID_NB_TX_1DAY_WINDOW", "CUSTOMER_ID_AVG_AMOUNT_1DAY_WINDOW",
+        "CUSTOMER_ID_NB_TX_7DAY_WINDOW", "CUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW",
+        "CUSTOMER_ID_NB_TX_30DAY_WINDOW", "CUSTOMER_ID_AVG_AMOUNT_30DAY_WINDOW",
+        "TERMINAL_ID_NB_TX_1DAY_WINDOW", "TERMINAL_ID_RISK_1DAY_WINDOW",
+        "TERMINAL_ID_NB_TX_7DAY_WINDOW", "TERMINAL_ID_RISK_7DAY_WINDOW",
+        "TERMINAL_ID_NB_TX_30DAY_WINDOW", "TERMINAL_ID_RISK_30DAY_WINDOW",
+    )  # fmt: skip
+    assert HANDBOOK_1.windows == {
+        "card": (DAY, 7 * DAY, 30 * DAY),
+        "terminal": (7 * DAY, 8 * DAY, 14 * DAY, 37 * DAY),
+    }
+    assert HANDBOOK_1.label_windows == (DAY, 7 * DAY, 30 * DAY)
+    assert HANDBOOK_1.reasons == {
+        "R01": [0], "R31": [1, 2], "R11": [3, 5, 7], "R12": [4, 6, 8],
+        "R22": [9, 11, 13], "R21": [10, 12, 14],
+    }  # fmt: skip
+
+
+def test_counting_payments_of_terminals_needs_one_partition():
+    """The topic is keyed by card; frauds of terminals come from labels, which everyone reads."""
+    assert HANDBOOK_1.needs_one_partition
+    assert not ARRIVAL_1.needs_one_partition
+
+
+def test_state_reaches_back_to_the_beginning_of_the_longest_window():
+    """A delayed window begins earlier by its delay."""
+    assert ARRIVAL_1.longest_window == 30 * DAY
+    assert HANDBOOK_1.longest_window == 37 * DAY

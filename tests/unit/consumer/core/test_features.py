@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import schemas
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, HANDBOOK_1
 from consumer.core.features import FeatureStep, grid, ratio
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
@@ -14,18 +14,19 @@ HOUR = DAY // 24
 class Step:
     """The feature step over one fresh partition, asked by names."""
 
-    def __init__(self, **begin):
+    def __init__(self, feature_set=ARRIVAL_1, **begin):
+        self.names = feature_set.names
         self.frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-        state = VelocityState(ARRIVAL_1.windows, grace=DAY, alert_window=DAY)
+        state = VelocityState(feature_set.windows, grace=DAY, alert_window=DAY)
         state.begin(0, **begin)
-        self.step = FeatureStep(ARRIVAL_1, state, self.frauds)
+        self.step = FeatureStep(feature_set, state, self.frauds)
 
     def measure(self, *payments, **columns):
         return self.step.measure(events_of(payments, **columns))
 
     def last(self, *payments):
         _, rows = self.measure(*payments)
-        return dict(zip(ARRIVAL_1.names, rows.values[-1].tolist(), strict=True))
+        return dict(zip(self.names, rows.values[-1].tolist(), strict=True))
 
 
 def paid(amount=1_000, at=0, card="card", number=0, **overrides):
@@ -362,3 +363,71 @@ def test_a_card_that_pays_the_largest_amount_over_and_over_keeps_its_mean():
 
     assert row["card_mean_amount_30d"] == 254
     assert row["amount_to_card_mean_30d"] == 20
+
+
+def test_handbook_amounts_are_exact():
+    """In major units, on no grid."""
+    step = Step(HANDBOOK_1)
+
+    step.last(paid(1_001))
+    row = step.last(paid(2_002, at=1))
+
+    assert row["TX_AMOUNT"] == np.float32(20.02)
+    assert row["CUSTOMER_ID_AVG_AMOUNT_1DAY_WINDOW"] == np.float32(15.015)
+    assert row["CUSTOMER_ID_NB_TX_1DAY_WINDOW"] == 2
+
+
+@pytest.mark.parametrize(
+    ("at", "days_1", "days_7", "days_30"),
+    [
+        (7 * DAY - 1, 0, 0, 0),
+        (7 * DAY, 1, 1, 1),
+        (8 * DAY - 1, 1, 1, 1),
+        (8 * DAY, 0, 1, 1),
+        (14 * DAY, 0, 0, 1),
+        (37 * DAY - 1, 0, 0, 1),
+        (37 * DAY, 0, 0, 0),
+    ],
+)
+def test_a_terminal_s_payments_count_from_a_week_on(at, days_1, days_7, days_30):
+    """(t - 7 d - W, t - 7 d]: the payment itself is never among them, nor its card asked for."""
+    step = Step(HANDBOOK_1)
+
+    row = step.last(paid(card="other", terminal_id="t"), paid(at=at, terminal_id="t"))
+
+    assert row["TERMINAL_ID_NB_TX_1DAY_WINDOW"] == days_1
+    assert row["TERMINAL_ID_NB_TX_7DAY_WINDOW"] == days_7
+    assert row["TERMINAL_ID_NB_TX_30DAY_WINDOW"] == days_30
+    assert row["CUSTOMER_ID_NB_TX_30DAY_WINDOW"] == 1
+
+
+def test_risk_is_the_share_of_frauds_among_a_terminal_s_payments():
+    """Of payments a week old, whose labels have come by now."""
+    step = Step(HANDBOOK_1)
+    fraud = label(0, terminal_id="t", published_at=JANUARY + 7 * DAY)
+    step.frauds.add([encoded("label", fraud)], [0])
+
+    row = step.last(*(paid(at=k, terminal_id="t") for k in (0, 1, 2, 7 * DAY + 1)))
+
+    assert row["TERMINAL_ID_NB_TX_1DAY_WINDOW"] == 2
+    assert row["TERMINAL_ID_RISK_1DAY_WINDOW"] == 0.5
+
+
+def test_frauds_without_payments_are_no_risk():
+    """A label that came early, or of a payment that never was: 0, as the Handbook has it."""
+    step = Step(HANDBOOK_1)
+    fraud = label(0, terminal_id="t", published_at=JANUARY)
+    step.frauds.add([encoded("label", fraud)], [0])
+
+    row = step.last(paid(at=1, terminal_id="t"))
+
+    assert row["TERMINAL_ID_RISK_1DAY_WINDOW"] == 0
+
+
+def test_a_refund_enters_no_count_of_its_terminal():
+    """As it enters none of its card."""
+    step = Step(HANDBOOK_1)
+
+    row = step.last(paid(kind="REFUND", terminal_id="t"), paid(at=7 * DAY, terminal_id="t"))
+
+    assert row["TERMINAL_ID_NB_TX_30DAY_WINDOW"] == 0

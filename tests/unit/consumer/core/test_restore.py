@@ -115,7 +115,7 @@ def test_an_offset_that_retention_took_starts_live_at_what_is_left():
 def test_a_log_that_is_all_gone_leaves_the_next_payments_cold():
     """Nothing is left to tell how much is missing, so all of it may be."""
     plan = plan_restore(400, 400, no_times, REACH)
-    state = VelocityState((MONTH,), grace=DAY, alert_window=DAY)
+    state = VelocityState({"card": (MONTH,)}, grace=DAY, alert_window=DAY)
     state.begin(0, score_from=plan.score_from, cold_until=plan.cold_until)
 
     velocity = state.observe(events_of([payment()]), np.ones(1, np.bool_))
@@ -136,10 +136,10 @@ def test_a_young_partition_remembers_its_alerts(committed):
 
 def snapshot(next_offset, watermark, cold_until=None):
     """Return a manifest, and tables that have seen one payment at that time."""
-    tables = VelocityState((MONTH,), grace=DAY, alert_window=DAY).empty_tables()
+    tables = VelocityState({"card": (MONTH,)}, grace=DAY, alert_window=DAY).empty_tables()
     tables["card"].tables[0][kernel.WATERMARK] = watermark
     contract = Contract(
-        feature_set="f", windows=[MONTH], grace=DAY, alert_window=DAY, schemas=["aa"]
+        feature_set="f", windows={"card": (MONTH,)}, grace=DAY, alert_window=DAY, schemas=["aa"]
     )
     manifest = Manifest(
         version="1", topic="t", partition=0, next_offset=next_offset, written_at=0.0,

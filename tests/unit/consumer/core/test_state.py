@@ -4,7 +4,7 @@ import pytest
 from consumer.core.state import ALWAYS, VelocityState
 from tests.builders import DAY, JANUARY, events_of, payment
 
-WINDOWS = (DAY, 7 * DAY, 30 * DAY)
+WINDOWS = {"card": (DAY, 7 * DAY, 30 * DAY)}
 IN_TIME = np.zeros(5, np.bool_)
 
 
@@ -16,8 +16,11 @@ def state():
     return state
 
 
-def events(*times, card="card", partitions=0, live=True):
-    paid = [payment(k, event_time=JANUARY + time, card_id=card) for k, time in enumerate(times)]
+def events(*times, card="card", partitions=0, live=True, **fields):
+    paid = [
+        payment(k, event_time=JANUARY + time, card_id=card, **fields)
+        for k, time in enumerate(times)
+    ]
     return events_of(paid, partitions=partitions, live=live)
 
 
@@ -31,7 +34,7 @@ def test_partitions_do_not_see_each_other(state):
 
     velocity = observe(state, events(1, 2, partitions=[0, 1]))
 
-    assert velocity.counts[:, 0].tolist() == [1, 1]
+    assert velocity.totals["card"].counts[:, 0].tolist() == [1, 1]
     assert velocity.late.tolist() == [True, False]
 
 
@@ -42,15 +45,15 @@ def test_a_batch_of_several_partitions_is_measured_row_by_row(state):
 
     velocity = observe(state, batch)
 
-    assert velocity.counts[:, 0].tolist() == [1, 1, 2, 2, 3]
-    assert velocity.sums[:, 2].tolist() == [a, b, a + c, b + d, a + c + e]
+    assert velocity.totals["card"].counts[:, 0].tolist() == [1, 1, 2, 2, 3]
+    assert velocity.totals["card"].sums[:, 2].tolist() == [a, b, a + c, b + d, a + c + e]
 
 
 def test_an_empty_batch_has_empty_columns(state):
     """No events, no rows."""
     velocity = observe(state, events())
 
-    assert velocity.counts.shape == (0, 3)
+    assert velocity.totals["card"].counts.shape == (0, 3)
     assert state.needs_score(events()).shape == (0,)
     assert state.open_alerts(events(), IN_TIME[:0]).shape == (0,)
 
@@ -140,7 +143,7 @@ def test_all_partitions_are_rolled_back_and_settled_together(state):
 
     velocity = observe(state, events(2, 2, partitions=[0, 1]))
 
-    assert velocity.counts[:, 0].tolist() == [2, 2]
+    assert velocity.totals["card"].counts[:, 0].tolist() == [2, 2]
 
 
 def test_a_partition_that_was_dropped_begins_empty_when_it_comes_back(state):
@@ -149,7 +152,7 @@ def test_a_partition_that_was_dropped_begins_empty_when_it_comes_back(state):
     state.drop(0)
     state.begin(0)
 
-    assert observe(state, events(1)).counts[:, 0].tolist() == [1]
+    assert observe(state, events(1)).totals["card"].counts[:, 0].tolist() == [1]
 
 
 def test_dropping_a_partition_that_is_not_ours_is_nothing(state):
@@ -188,6 +191,104 @@ def test_velocity_of_some_rows_is_taken_together(state):
 
     taken = velocity.take(np.array([2, 0]))
 
-    assert taken.counts[:, 0].tolist() == [3, 1]
-    assert taken.sums.tolist() == velocity.sums[[2, 0]].tolist()
+    assert taken.totals["card"].counts[:, 0].tolist() == [3, 1]
+    assert taken.totals["card"].sums.tolist() == velocity.totals["card"].sums[[2, 0]].tolist()
     assert (len(taken.late), len(taken.cold)) == (2, 2)
+
+
+@pytest.fixture
+def two_keys():
+    state = VelocityState(
+        {"card": (DAY,), "terminal": (DAY, 37 * DAY)}, grace=DAY, alert_window=DAY
+    )
+    state.begin(0)
+    return state
+
+
+def test_each_key_has_its_own_history_and_windows(two_keys):
+    """A terminal's payments are of many cards, a card's at many terminals."""
+    observe(two_keys, events(0, card="a", terminal_id="t"))
+    observe(two_keys, events(DAY, card="b", terminal_id="t"))
+
+    totals = observe(two_keys, events(DAY + 1, card="b", terminal_id="u")).totals
+
+    assert totals["card"].counts.tolist() == [[2]]
+    assert totals["terminal"].counts.tolist() == [[1, 1]]
+    again = observe(two_keys, events(DAY + 2, card="c", terminal_id="t")).totals
+    assert again["card"].counts.tolist() == [[1]]
+    assert again["terminal"].counts.tolist() == [[2, 3]]
+
+
+def test_what_enters_no_window_enters_that_of_no_key(two_keys):
+    """It is measured by all of them."""
+    observe(two_keys, events(0, terminal_id="t"), enters=False)
+
+    totals = observe(two_keys, events(1, terminal_id="t")).totals
+
+    assert (totals["card"].counts[0, 0], totals["terminal"].counts[0, 0]) == (1, 1)
+
+
+def test_all_keys_are_rolled_back_and_settled_together(two_keys):
+    """A batch enters all tables or none."""
+    observe(two_keys, events(0, terminal_id="t"))
+    two_keys.settle()
+    observe(two_keys, events(1, terminal_id="t"))
+    two_keys.roll_back()
+
+    totals = observe(two_keys, events(2, terminal_id="t")).totals
+
+    assert (totals["card"].counts[0, 0], totals["terminal"].counts[0, 0]) == (2, 2)
+
+
+def test_a_dropped_partition_leaves_nothing_of_any_key(two_keys):
+    """What comes back begins empty."""
+    observe(two_keys, events(0, terminal_id="t"))
+    two_keys.drop(0)
+    two_keys.begin(0)
+
+    totals = observe(two_keys, events(1, terminal_id="t")).totals
+
+    assert (totals["card"].counts[0, 0], totals["terminal"].counts[0, 0]) == (1, 1)
+
+
+def test_alerts_are_of_cards(two_keys):
+    """Two cards at one terminal have one each."""
+    batch = events(0, card="a", terminal_id="t")
+    other = events(1, card="b", terminal_id="t")
+    observe(two_keys, batch)
+    observe(two_keys, other)
+
+    opened = [two_keys.open_alerts(of, IN_TIME[:1]).tolist() for of in (batch, batch, other)]
+
+    assert opened == [[True], [False], [True]]
+
+
+def test_sizes_are_of_all_keys_and_cards_are_cards(two_keys):
+    """Bytes count wherever they lie; a terminal is no card."""
+    observe(two_keys, events(*range(5), terminal_id="t"))
+    cards_alone = VelocityState({"card": (DAY,)}, grace=DAY, alert_window=DAY)
+    cards_alone.begin(0)
+    observe(cards_alone, events(*range(5), terminal_id="t"))
+
+    assert two_keys.card_count == 1
+    assert two_keys.nbytes > cards_alone.nbytes
+
+
+def test_it_reaches_back_as_far_as_the_longest_window_of_any_key(two_keys):
+    """Events are cold until all windows are full."""
+    two_keys.begin(1, cold_until=None)
+
+    cold = observe(two_keys, events(0, 37 * DAY - 1, 37 * DAY, partitions=1)).cold
+
+    assert two_keys.longest_window == 37 * DAY
+    assert cold.tolist() == [True, True, False]
+
+
+def test_some_rows_are_taken_of_all_keys(two_keys):
+    """They stay side by side."""
+    velocity = observe(two_keys, events(0, 1, 2, terminal_id="t"))
+
+    taken = velocity.take(np.array([2, 0])).totals
+
+    assert taken["card"].counts[:, 0].tolist() == [3, 1]
+    assert taken["terminal"].counts[:, 1].tolist() == [3, 1]
