@@ -138,6 +138,13 @@ class CardWindows:
         return opened
 
     @property
+    def oldest_that_count(self) -> tuple[int, int]:
+        """The least stamp of a payment, and window of an alert, that one in time can still meet."""
+        oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
+        oldest_stamp = max(oldest_kept, kernel.EARLIEST_TIME) + 1 << kernel.FINGERPRINT_BITS
+        return oldest_stamp, (self.watermark - self._grace) // self._alert_window
+
+    @property
     def is_settled(self) -> bool:
         """Say whether nothing was observed since the last `settle` or `roll_back`."""
         return self._logged == 0
@@ -211,9 +218,7 @@ class CardWindows:
 
     def _drop_idle(self) -> None:
         """Remove cards whose payments and alerts no payment in time can meet any more."""
-        oldest_kept = self.watermark - int(self._windows[-1]) - self._grace
-        oldest_stamp = max(oldest_kept, kernel.EARLIEST_TIME) + 1 << kernel.FINGERPRINT_BITS
-        oldest_alert = (self.watermark - self._grace) // self._alert_window
+        oldest_stamp, oldest_alert = self.oldest_that_count
         rows = self._cards[: self.card_count * kernel.CARD_WORDS].reshape(-1, kernel.CARD_WORDS)
         self._keep(
             (self._newest() >= oldest_stamp) | (rows[:, kernel.ALERT_WINDOW] >= oldest_alert)

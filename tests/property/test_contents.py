@@ -1,0 +1,65 @@
+"""What a state holds is the same however it came to hold it."""
+
+import numpy as np
+from hypothesis import given
+
+from consumer.core.contents import contents_of, differences
+from tests.property.test_windows import GRACE, WINDOWS, fresh, hashes_of, observe, payments
+
+
+def held(state, log):
+    """Observe the log, and return what the state then holds."""
+    observe(state, log)
+    state.settle()
+    return contents_of(state)
+
+
+@given(payments())
+def test_contents_are_the_payments_that_entered_and_still_count(log):
+    """Late ones and repeats do not enter; what no window reaches any more does not count."""
+    found = held(fresh(), log)
+
+    watermark = max(time for _, time, *_ in log)
+    running, expected = -(2**62), set()
+    for card, time, amount, _, enters in log:
+        running = max(running, time)
+        if enters and time >= running - GRACE:
+            expected.add((card, time, amount))
+    expected = {each for each in expected if each[1] > watermark - WINDOWS[-1] - GRACE}
+    columns = (found.hashes[:, 1], found.times, found.amounts)
+    assert set(zip(*(column.tolist() for column in columns), strict=True)) == expected
+    assert found.watermark == watermark
+
+
+@given(payments(), payments(max_size=40))
+def test_a_fold_of_what_counts_is_a_fold_of_all(before, after):
+    """And a state is equal to one that was rebuilt."""
+    whole, part = fresh(), fresh()
+    observe(whole, before)
+    horizon = whole.watermark - WINDOWS[-1] - GRACE
+
+    observe(part, [payment for payment in before if payment[1] > horizon])
+
+    assert differences(held(whole, after), held(part, after)) == []
+
+
+@given(payments(max_size=30))
+def test_one_payment_more_is_a_difference(log):
+    """Whatever it is."""
+    ours = held(fresh(), log)
+    last = max(time for _, time, *_ in log)
+
+    theirs = held(fresh(), [*log, (0, last, 7, 999, True)])
+
+    assert differences(ours, theirs) != []
+
+
+def test_an_alert_that_is_not_remembered_is_a_difference():
+    """It would be raised again."""
+    log = [(1, 10_000, 5, 1, True)]
+    ours, theirs = fresh(), fresh()
+    for state in (ours, theirs):
+        observe(state, log)
+    ours.open_alerts(hashes_of([1]), np.array([10_000]), np.zeros(1, np.bool_))
+
+    assert differences(contents_of(ours), contents_of(theirs)) == ["what is remembered of alerts"]
