@@ -38,7 +38,7 @@ def cost_of_cards(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[int, floa
     The states stand side by side and are asked in turn, batches of random cards, so that a busy
     machine is busy for all of them.
     """
-    steps = {size: _Step(size) for size in sizes}
+    steps = {size: Step(size) for size in sizes}
     costs: dict[int, list[float]] = {size: [] for size in sizes}
     for number in range(rounds):
         for size, step in steps.items():
@@ -55,7 +55,7 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     rng = np.random.default_rng(0)
     windows = CardWindows(ARRIVAL_1.windows, _DAY, _DAY)
     n = cards * days * PAYMENTS_IN_30_DAYS // 30
-    events = _events_of(rng.permutation(np.arange(n) % cards))
+    events = events_of(rng.permutation(np.arange(n) % cards))
     times = _NOW + np.sort(rng.integers(0, days * _DAY, n))
     found, late = np.empty((n, len(ARRIVAL_1.windows)), np.int64), np.empty(n, np.bool_)
     for begin in range(0, n, BATCH):
@@ -67,14 +67,14 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     return windows.nbytes / windows.card_count
 
 
-class _Step:
+class Step:
     """The feature step over one partition of so many cards, 20 payments each within 30 days."""
 
     def __init__(self, cards: int) -> None:
-        self._cards = cards
-        self._state = VelocityState(ARRIVAL_1.windows, grace=_DAY, alert_window=_DAY)
-        self._state.begin(0)
-        windows = self._state._partitions[0].windows
+        self.cards = cards
+        self.state = VelocityState(ARRIVAL_1.windows, grace=_DAY, alert_window=_DAY)
+        self.state.begin(0)
+        windows = self.state.tables(0)["card"]
         size = 1 << (2 * (cards + BATCH) - 1).bit_length()
         blocks = -(-PAYMENTS // kernel.ENTRIES)
         windows._cards = np.empty((cards + BATCH) * kernel.CARD_WORDS, np.int64)
@@ -84,21 +84,21 @@ class _Step:
         _fill(windows._header, windows._cards, windows._blocks, cards)
         kernel.rebuild_index(windows._index, windows._cards, cards)
         frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-        self._step = FeatureStep(ARRIVAL_1, self._state, frauds)
+        self.step = FeatureStep(ARRIVAL_1, self.state, frauds)
 
     def cost(self, rng: np.random.Generator) -> float:
         """Measure batches of random cards; each is rolled back, so the state stays as it is."""
         spent = []
         for _ in range(_BATCHES):
-            events = _events_of(rng.integers(0, self._cards, BATCH))
+            events = events_of(rng.integers(0, self.cards, BATCH))
             begin = time.thread_time()
-            self._step.measure(events)
+            self.step.measure(events)
             spent.append(time.thread_time() - begin)
-            self._state.roll_back()
+            self.state.roll_back()
         return 1e6 * statistics.median(spent) / BATCH
 
 
-def _events_of(cards: Longs) -> Events:
+def events_of(cards: Longs) -> Events:
     """Return one payment now of each of these cards."""
     n = len(cards)
     zeros, nothing = np.zeros(n, np.int64), np.empty((0, n), np.int64)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterable
@@ -17,8 +18,9 @@ import numpy as np
 from consumer import __version__
 from consumer.core.snapshot import Contract, Manifest, SnapshotRefusedError, Table
 from consumer.core.state import Tables
-from consumer.core.windows import CardWindows
+from consumer.core.windows import CardWindows, spacious_tables
 from consumer.errors import ConfigError
+from consumer.records import Longs
 
 _SUFFIX: Final = ".snapshot"
 _CHUNK_BYTES: Final = 4 * 2**20
@@ -97,10 +99,10 @@ class SnapshotStore:
             if min(counts) < 0 or len(line) + 8 * sum(counts) + _DIGEST_BYTES != stored.size_bytes:
                 raise SnapshotRefusedError("damaged", "it is not as long as it says")
             digest = _DIGEST(line)
-            words = [
-                [_read_words(file, count, digest) for count in table.words]
-                for table in manifest.tables
-            ]
+            words = [spacious_tables(table.words) for table in manifest.tables]
+            for table, columns in zip(manifest.tables, words, strict=True):
+                for count, column in zip(table.words, columns, strict=True):
+                    _read_words(file, column[:count], digest)
             if file.read(_DIGEST_BYTES) != digest.digest():
                 raise SnapshotRefusedError("damaged", "it is not what its digest says")
         for table, (cards, blocks) in zip(manifest.tables, words, strict=True):
@@ -167,8 +169,8 @@ def _take_over(windows: CardWindows, table: Table, cards: Any, blocks: Any) -> N
         raise SnapshotRefusedError("damaged", str(error)) from error
 
 
-def _read_words(file: BinaryIO, count: int, digest: Any) -> np.ndarray[Any, Any]:
-    words = np.empty(count, "<i8")
+def _read_words(file: BinaryIO, words: Longs, digest: Any) -> None:
+    """Fill the words."""
     view = words.view(np.uint8).data
     for begin in range(0, len(view), _CHUNK_BYTES):
         piece = file.read(min(_CHUNK_BYTES, len(view) - begin))
@@ -176,7 +178,8 @@ def _read_words(file: BinaryIO, count: int, digest: Any) -> np.ndarray[Any, Any]
             raise SnapshotRefusedError("damaged", "it ends too early")
         view[begin : begin + len(piece)] = piece
         digest.update(piece)
-    return words.astype(np.int64, copy=False)
+    if sys.byteorder == "big":
+        words.byteswap(inplace=True)
 
 
 def _write(file: BinaryIO, manifest: Manifest, words: Iterable[np.ndarray[Any, Any]]) -> int:

@@ -23,8 +23,11 @@ from consumer.telemetry import Telemetry
 KEPT: Final = 2
 """Snapshots of a partition that are kept: one that proves damaged has one before it."""
 
-_LAST_PAGES: Final = 4_096
-"""The most pages that are copied between two batches at a time: 16 MiB, some milliseconds."""
+_LAST_PAGES: Final = 32_768
+"""The most pages that are copied between two batches: 16 MiB, some milliseconds."""
+
+_PATIENT_ROUNDS: Final = 4
+"""After every so many rounds, so much more may be copied then: batches may be large."""
 
 _MOST_ROUNDS: Final = 30
 """A copy that cannot keep up after so many rounds is given up."""
@@ -156,7 +159,7 @@ class Snapshotter:
 
     def _carry_on(self, job: _Job, next_offset: int) -> None:
         job.rounds += 1
-        if job.copy.missing <= _LAST_PAGES:
+        if job.copy.missing <= _LAST_PAGES * (1 + job.rounds // _PATIENT_ROUNDS):
             self._finish(job, next_offset, [pages.gather() for pages in job.copy.take()])
         elif job.rounds > _MOST_ROUNDS:
             self._telemetry.snapshot_failed(job.partition, "batches change it too fast")

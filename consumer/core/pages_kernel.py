@@ -6,8 +6,8 @@ import numba
 
 from consumer.core.windows_kernel import BLOCKS, CARDS, TABLE_SHIFT
 
-PAGE_WORDS: Final = 512
-"""Words of int64 that are copied together: 4 KiB."""
+PAGE_WORDS: Final = 64
+"""Words of int64 that are copied together, 512 bytes: a payment changes two or three pages."""
 
 
 @numba.njit(cache=True)

@@ -151,22 +151,18 @@ class CardWindows:
 
     def take_over(self, header: Longs, cards: Longs, blocks: Longs) -> None:
         """
-        Go on from the tables of another, of the same windows, as far as they were used.
+        Go on in the tables of another, of the same windows, which are ours from now on.
 
         Raises ValueError if they cannot be a state: counts beyond the tables, or chains that lead
         out of them.
         """
-        counts = header[kernel.CARD_COUNT], header[kernel.BLOCK_COUNT]
-        if (counts[0] * kernel.CARD_WORDS, counts[1] * kernel.BLOCK_WORDS) != (
-            len(cards),
-            len(blocks),
-        ):
+        used = header[kernel.CARD_COUNT], header[kernel.BLOCK_COUNT]
+        rows = len(cards) // kernel.CARD_WORDS, len(blocks) // kernel.BLOCK_WORDS
+        if min(used) < 0 or used[0] > rows[0] or used[1] > rows[1]:
             raise ValueError("the tables are not as long as the header says")
         if not kernel.is_sound(header, cards, blocks):
             raise ValueError("a chain of blocks leads out of its table, or round in a circle")
-        self._header = header.copy()
-        self._cards = _with_room(cards, kernel.CARD_WORDS)
-        self._blocks = _with_room(blocks, kernel.BLOCK_WORDS)
+        self._header, self._cards, self._blocks = header, cards, blocks
         size = 2 * _FIRST_CARDS
         while 2 * self.card_count > size:
             size *= 2
@@ -276,8 +272,10 @@ def _larger(table: Longs, row_words: int) -> Longs:
     return grown
 
 
-def _with_room(words: Longs, row_words: int) -> Longs:
-    """Return the words in a table that is never smaller than a fresh one."""
-    table = np.zeros(max(len(words), _FIRST_CARDS * row_words), np.int64)
-    table[: len(words)] = words
-    return table
+def spacious_tables(used: tuple[int, int]) -> tuple[Longs, Longs]:
+    """Return tables of cards and blocks for so many words, with an eighth more to grow into."""
+    cards, blocks = (
+        np.zeros((words // row_words * 9 // 8 + _FIRST_CARDS) * row_words, np.int64)
+        for words, row_words in zip(used, (kernel.CARD_WORDS, kernel.BLOCK_WORDS), strict=True)
+    )
+    return cards, blocks

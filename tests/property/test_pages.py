@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from consumer.core import windows_kernel as kernel
 from consumer.core.pages import Pages
+from consumer.core.windows import spacious_tables
 from tests.property.test_windows import cut, fresh, observe, payments, words
 
 _WORDS = 200_000  # more than any state of these tests has
@@ -17,6 +18,14 @@ def copy_some(windows, changed, targets):
     _, *tables = windows.tables
     for table, flags, target in zip(tables, changed.take(), targets, strict=True):
         Pages(table, flags, gathered=False).copy_to(target)
+
+
+def grown(header, tables, used):
+    """Return copies of the tables as far as they are used, with room behind."""
+    spacious = spacious_tables(used)
+    for space, table, words_used in zip(spacious, tables, used, strict=True):
+        space[:words_used] = table[:words_used]
+    return header.copy(), *spacious
 
 
 def many(batch, spread):
@@ -44,8 +53,7 @@ def test_a_copy_followed_over_batches_and_roll_backs_is_the_state(before, after,
     for table, flags, target in zip(tables, changed.take(), targets, strict=True):
         Pages(table, flags, gathered=False).gather().copy_to(target)
 
-    cards, blocks = (t[:n] for t, n in zip(targets, state.used, strict=True))
-    twin.take_over(state.tables[0], cards, blocks)
+    twin.take_over(*grown(state.tables[0], targets, state.used))
     assert words(twin) == words(state)
     assert observe(twin, before) == observe(state, before)
 
@@ -66,8 +74,7 @@ def test_dropping_idle_cards_moves_rows_and_so_changes_all():
     copy_some(state, changed, targets)
 
     assert state.card_count < 1_400
-    cards, blocks = (t[:n] for t, n in zip(targets, state.used, strict=True))
-    twin.take_over(state.tables[0], cards, blocks)
+    twin.take_over(*grown(state.tables[0], targets, state.used))
     assert words(twin) == words(state)
 
 
@@ -113,8 +120,7 @@ def test_the_index_follows_from_the_cards():
     observe(state, log)
     state.settle()
 
-    cards, blocks = (t[:n] for t, n in zip(state.tables[1:], state.used, strict=True))
-    twin.take_over(state.tables[0], cards, blocks)
+    twin.take_over(*grown(state.tables[0], state.tables[1:], state.used))
 
     assert twin.card_count == 3_000
     assert observe(twin, log) == observe(state, log)

@@ -204,3 +204,4 @@ def test_batches_that_change_too_much_end_the_copy(bench, monkeypatch):
 def test_the_last_step_is_bounded():
     """16 MiB are copied in some milliseconds."""
     assert module._LAST_PAGES * PAGE_WORDS * 8 == 16 * 2**20
+    assert module._MOST_ROUNDS // module._PATIENT_ROUNDS < 8
