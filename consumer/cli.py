@@ -159,7 +159,7 @@ def train(
     payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
     label_delay: Annotated[
-        str, typer.Option(help="With --from handbook: exactly:7d or exponential:7d.")
+        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
     ] = "exactly:7d",
     known_by: Annotated[
         str | None,
