@@ -22,7 +22,8 @@ from demo.judge import fold_of, judge
 from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS, OutputReader
 from demo.processes import DemoFailedError, consumer, simulate, train
 from tests.brokers import Broker, BrokerUnavailable, Rung, choose, open_broker
-from training.evaluate import PUBLISHED_FOUR_WEEKS, Quality
+from training.evaluate import Quality
+from training.published import PUBLISHED_FOUR_WEEKS
 
 OUT: Final = Path("build/quality.json")
 LOGS: Final = Path("build/quality")

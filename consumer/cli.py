@@ -179,15 +179,61 @@ def train(
     """Train a model on the features that the consumer computes, and write its bundle."""
     # Threads of OpenMP that spin for work take three times as long where a core is busy elsewhere.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from consumer.cli_history import HistoryOptions
     from consumer.cli_train import TrainOptions, run_train
 
+    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
     with _exit_codes():
         run_train(
-            TrainOptions(
-                begin, end, source, config, payments, labels, label_delay, known_by, settle,
-                warm_up, alerts_per_day, engine, name, out,
+            TrainOptions(begin, end, history, known_by, warm_up, alerts_per_day, engine, name, out)
+        )
+
+
+@app.command()
+def evaluate(
+    bundles: Annotated[
+        list[Path], typer.Argument(help="Model bundles; several share the period, in this order.")
+    ],
+    *,
+    begin: Annotated[str, typer.Option(help="First day to judge, ISO 8601, UTC.")],
+    end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
+    source: Annotated[
+        str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
+    ] = "topics",
+    config: ConfigOption = None,
+    payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
+    label_delay: Annotated[
+        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
+    ] = "exactly:7d",
+    settle: Annotated[str, typer.Option(help="labels.settle of the consumer.")] = "60s",
+    warm_up: Annotated[str, typer.Option(help="Payments before begin, to fill windows.")] = "30d",
+    review_cost: Annotated[
+        float, typer.Option(min=0, help="What looking at an alert costs, in the major unit.")
+    ] = 5.0,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load joblib bundles, which run code.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a model card and plots into each bundle.")
+    ] = False,
+) -> None:
+    """
+    Judge models on payments whose labels are known, by the Fraud Detection Handbook's protocol.
+
+    The features are those that the consumer computes; no broker is needed but for --from topics.
+    """
+    from consumer.cli_evaluate import EvaluateOptions, run_evaluate
+    from consumer.cli_history import HistoryOptions
+
+    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    with _exit_codes():
+        run_evaluate(
+            EvaluateOptions(
+                bundles, begin, end, history, warm_up, review_cost, allow_pickle, json, report
             )
-        )  # fmt: skip
+        )
 
 
 @app.command(

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from consumer.core.batch import Events
 from consumer.core.labels import TerminalFrauds
@@ -24,11 +25,16 @@ class UnreadableError(Exception):
     """A file lacks what training needs; the message says what."""
 
 
-def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) -> History:
+def from_events(
+    batches: Iterable[Events],
+    fraud_known_at: Mapping[bytes, int],
+    scenario_of: Mapping[bytes, str],
+) -> History:
     """
     Return the history of decoded events, in the order they come.
 
-    `fraud_known_at` maps the transaction id of a fraud to when its first label was published.
+    By transaction id of a fraud: when its first label was published, and the scenario that a label
+    named.
     """
     histories = []
     for events in batches:
@@ -39,14 +45,16 @@ def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) 
                 events.partitions, events.times, events.kinds, events.amounts,
                 events.utc_offset_minutes, events.cards, events.terminals,
                 np.fromiter(known, np.int64, len(ids)),
+                np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
             )
         )  # fmt: skip
     return History.concatenate(histories)
 
 
 def from_columns(
-    times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs
-) -> History:
+    times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs,
+    scenarios: NDArray[np.str_] | None = None,
+) -> History:  # fmt: skip
     """
     Return the history of n authorisations in cents, in event-time order.
 
@@ -62,6 +70,7 @@ def from_columns(
         cards=cards,
         terminals=terminals,
         fraud_known_at=fraud_known_at,
+        scenarios=np.full(len(times), "") if scenarios is None else scenarios,
     )
 
 
@@ -69,8 +78,8 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     """
     Read payments and fraud labels, whose columns are named as in the event schemas, into a history.
 
-    Optional: kind, currency_exponent (2), local_utc_offset_minutes (0); verdict in the labels.
-    The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
+    Optional: kind, currency_exponent (2), local_utc_offset_minutes (0); verdict and scenario in the
+    labels. The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
     """
     paid = _table(payments, _PAYMENT_COLUMNS)
     paid = paid.take(pa.compute.sort_indices(paid["event_time"]))
@@ -78,17 +87,21 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     if "verdict" in said.column_names:
         said = said.filter(pa.compute.equal(said["verdict"].cast(pa.string()), "FRAUD"))
     known_at: dict[bytes, int] = {}
+    scenario_of: dict[bytes, str] = {}
+    named = said["scenario"].to_pylist() if "scenario" in said.column_names else [None] * len(said)
     published = _micros(said["published_at"])
     terminals = hash_texts(_texts(said["terminal_id"]))
     for row, payment in enumerate(_texts(said["transaction_id"])):
         frauds.report(payment, terminals[row], int(published[row]))
         known_at[payment] = min(known_at.get(payment, NEVER), int(published[row]))
+        scenario_of.setdefault(payment, str(named[row] or ""))
     n = len(paid)
     exponents = _longs(paid, "currency_exponent", n, 2)
     kinds = np.full(n, _AUTHORISATION, np.int64)
     if "kind" in paid.column_names:
         kinds = np.array([KINDS.index(kind) for kind in paid["kind"].to_pylist()], np.int64)
-    known = (known_at.get(payment, NEVER) for payment in _texts(paid["transaction_id"]))
+    ids = _texts(paid["transaction_id"])
+    known = (known_at.get(payment, NEVER) for payment in ids)
     return History(
         partitions=np.zeros(n, np.int64),
         times=_micros(paid["event_time"]),
@@ -98,6 +111,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
         cards=hash_texts(_texts(paid["card_id"])),
         terminals=hash_texts(_texts(paid["terminal_id"])),
         fraud_known_at=np.fromiter(known, np.int64, n),
+        scenarios=np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
     )
 
 

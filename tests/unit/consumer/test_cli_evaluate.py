@@ -1,0 +1,212 @@
+"""`fraudstream train` and `evaluate` on seven weeks of payments in Parquet, as users run them."""
+
+import json
+import shutil
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from consumer import cli
+from consumer.core.manifest import MANIFEST_FILE
+
+DAY = 86_400_000_000
+FIRST = date(2020, 1, 6)
+DAYS, CARDS, TERMINALS = 49, 400, 100
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def day(number: int) -> str:
+    return str(FIRST + timedelta(days=number))
+
+
+def command(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """
+    The options that name the data: at a quarter of the terminals most payments of eight days are
+    frauds, which a label tells two days later.
+    """
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    n = DAYS * CARDS * 2
+    start = int(np.datetime64(FIRST, "us").astype(np.int64))
+    times = start + np.sort(rng.integers(0, DAYS * DAY, n))
+    terminals = rng.integers(0, TERMINALS, n)
+    since = rng.integers(0, 2 * DAYS, TERMINALS)[terminals] * DAY // 2 + start
+    is_fraud = (times >= since) & (times < since + 8 * DAY) & (rng.random(n) < 0.7)
+    is_fraud &= terminals < TERMINALS // 4
+    ids = [f"payment-{row}" for row in range(n)]
+    payments = {
+        "transaction_id": ids, "event_time": times, "amount_minor": rng.integers(100, 20_000, n),
+        "card_id": [f"card-{card}" for card in rng.integers(0, CARDS, n)],
+        "terminal_id": [f"terminal-{terminal}" for terminal in terminals],
+    }  # fmt: skip
+    pq.write_table(pa.table(payments), folder / "payments.parquet")
+    labels = pa.table(payments).select(["transaction_id", "terminal_id"])
+    labels = labels.append_column("published_at", pa.array(times + 2 * DAY))
+    labels = labels.append_column("scenario", pa.array(["skimming"] * n))
+    pq.write_table(labels.filter(pa.array(is_fraud)), folder / "labels.parquet")
+    options = {"payments": folder / "payments.parquet", "labels": folder / "labels.parquet"}
+    return ["--from", "parquet", *(f"--{name}={path}" for name, path in options.items())]
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory) -> Path:
+    """A bundle that knows the payments of the days 7 to 20."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    done = command("train", "--begin", day(7), "--end", day(21), *files, "--out", folder)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def bundle(trained, tmp_path) -> Path:
+    return shutil.copytree(trained, tmp_path / "model")
+
+
+def judged(files, *arguments: object) -> dict:
+    """Return what the command says in JSON."""
+    done = command("evaluate", *arguments, *files, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_a_bundle_is_judged_on_payments_it_never_saw(files, bundle):
+    """It finds far more than chance would, and says of what."""
+    found = judged(files, bundle, "--begin", day(35), "--end", day(49))
+
+    [result] = found["bundles"]
+    assert (result["begin"], result["end"], result["notes"]) == (day(35), day(49), [])
+    assert (result["name"], result["feature_set"]) == ("fraud", "arrival-1")
+    assert result["ap"] > 3 * result["frauds"] / result["payments"]
+    assert set(result["recall_by_scenario_at_1_percent"]) == {"skimming"}
+    assert found["mean"] == {name: result[name] for name in found["mean"]}
+    assert found["published"]["rows"][0]["model"] == "decision tree"
+    assert "5.00 x alerts" in found["net_saved"]
+
+
+def test_several_bundles_share_the_period(files, bundle):
+    """Each is judged on its part, in their order, as if it were alone; the mean is of both."""
+    both = judged(files, bundle, bundle, "--begin", day(35), "--end", day(49))
+    alone = judged(files, bundle, "--begin", day(42), "--end", day(49))
+
+    first, second = both["bundles"]
+    assert (first["begin"], first["end"]) == (day(35), day(42))
+    assert second == alone["bundles"][0]
+    assert both["mean"]["ap"] == pytest.approx((first["ap"] + second["ap"]) / 2)
+
+
+def test_a_table_is_printed_beside_what_was_published(files, bundle):
+    """Without --json; each part has its column, and the mean one of its own."""
+    days = ("--begin", day(35), "--end", day(49))
+    done = command("evaluate", bundle, bundle, *days, *files, "--review-cost", "2.5")
+
+    assert done.exit_code == 0, done.output
+    for text in (day(35), day(42), "mean", "AP", "CP@100 of a perfect order", "recall at 0.5 %",
+                 "recall, scenario skimming", "net saved at 1 %", "Brier score", "judged here",
+                 "XGBoost, best on test", "2.50 x alerts"):  # fmt: skip
+        assert text in " ".join(done.stdout.split())
+
+
+def test_a_report_is_written_into_the_bundle_which_stays_sound(files, bundle):
+    """A card and two pictures; the bundle loads as before, and is trained anew without them."""
+    before = (bundle / MANIFEST_FILE).read_bytes()
+
+    days = ("--begin", day(35), "--end", day(49))
+    found = judged(files, bundle, *days, "--report")
+
+    assert (bundle / MANIFEST_FILE).read_bytes() == before
+    card = (bundle / "MODEL_CARD.md").read_text("utf-8")
+    assert f"| AP | {found['mean']['ap']:.3f} |" in card
+    for picture in ("precision_recall.png", "recall_by_scenario.png"):
+        assert (bundle / picture).read_bytes().startswith(PNG)
+        assert f"({picture})" in card
+    assert judged(files, bundle, *days)["mean"] == found["mean"]
+
+
+def test_figures_that_flatter_are_said_to(files, bundle):
+    """A model that knows the period, windows that begin with it, labels that end before it."""
+    [result] = judged(files, bundle, "--begin", day(14), "--end", day(49))["bundles"]
+    assert len(result["notes"]) == 2
+    assert "by heart" in result["notes"][0]
+    assert f"The payments begin on {day(0)}" in result["notes"][1]
+
+
+def test_only_a_report_needs_matplotlib(files, bundle, monkeypatch):
+    """It is slow to import, and a consumer never needs it."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "training.plots", raising=False)
+    days = ("--begin", day(35), "--end", day(49))
+
+    judged(files, bundle, *days)
+    assert isinstance(
+        command("evaluate", bundle, *days, *files, "--report").exception, ModuleNotFoundError
+    )
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "said"),
+    [
+        ("soon", day(49), "--begin: 'soon' is no time; write 2018-07-25"),
+        (day(49), day(35), f"--end: {day(35)} is not after --begin, {day(49)}"),
+        (f"{day(35)}T12:00", day(49), "whole days are judged; write dates, without a time"),
+        (day(-7), day(7), f"{day(-7)} is before the first payment, which is of {day(0)}"),
+        (day(70), day(77), f"no payments from {day(70)} to {day(77)}: the last one there is, is"),
+    ],
+)
+def test_a_period_that_cannot_be_judged_is_refused(files, bundle, begin, end, said):
+    """In one sentence, with the exit code of a wrong configuration."""
+    done = command("evaluate", bundle, "--begin", begin, "--end", end, *files)
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_period_without_frauds_is_refused(files, bundle, tmp_path):
+    """There would be nothing to detect."""
+    labels = pq.read_table(files[-1].removeprefix("--labels="))
+    pq.write_table(labels.slice(0, 1), tmp_path / "labels.parquet")
+    few = [*files[:-1], f"--labels={tmp_path / 'labels.parquet'}"]
+
+    done = command("evaluate", bundle, "--begin", day(35), "--end", day(49), *few)
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert "0 frauds among them" in done.stderr
+
+
+def test_days_that_bundles_cannot_share_are_refused(files, bundle):
+    """A model judged on more days than the other could not be compared."""
+    days = ("--begin", day(35), "--end", day(42))
+
+    done = command("evaluate", bundle, bundle, *days, *files)
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert "7 days cannot be shared evenly by 2 bundles" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"feature_set": "handbook-0"}, "wants feature set 'handbook-0'; this build has"),
+        ({"feature_names": ["amount"]}, "incompletely or in another order"),
+    ],
+)
+def test_a_bundle_that_needs_other_features_is_refused(files, bundle, change, said):
+    """As the consumer would refuse it, before anything is read."""
+    manifest = json.loads((bundle / MANIFEST_FILE).read_text())
+    (bundle / MANIFEST_FILE).write_text(json.dumps(manifest | change))
+
+    done = command("evaluate", bundle, "--begin", day(35), "--end", day(49), *files)
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert said in done.stderr
