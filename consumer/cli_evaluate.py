@@ -51,7 +51,9 @@ def run_evaluate(options: EvaluateOptions) -> None:
     with progress() as tell:
         tell("reading payments and labels")
         history, frauds = read_history(options.history)
-        period = _Period(history, frauds, first, int(seconds("--warm-up", options.warm_up) * 1e6))
+        warm_up = int(seconds("--warm-up", options.warm_up) * 1_000_000)
+        end = first + len(bundles) * days_each
+        period = _Period(history, frauds, first, end, warm_up)
         tell(f"scoring the period with {len(bundles)} models")
         found = [
             period.judge(path, bundle, first + share * days_each, days_each, options.review_cost)
@@ -93,8 +95,10 @@ def _labels_in_words(options: HistoryOptions) -> str:
 class _Period:
     """The payments of the period with what came before them, measured once for a feature set."""
 
-    def __init__(self, history: History, frauds: TerminalFrauds, first: int, warm_up: int) -> None:
-        """`first` is a day since 1970; `warm_up` microseconds of payments fill the windows."""
+    def __init__(
+        self, history: History, frauds: TerminalFrauds, first: int, end: int, warm_up: int
+    ) -> None:
+        """Days [first, end) since 1970; `warm_up` microseconds of payments fill the windows."""
         if len(history) == 0:
             raise ConfigError("there are no payments to judge by")
         self._history = history
@@ -103,7 +107,8 @@ class _Period:
         self._is_fraud = history.fraud_known_at != NEVER
         self._cards = history.cards[:, 0]  # 64 bits of hash tell cards apart
         self._warm_up = warm_up
-        self._measured_from = first * DAY - warm_up
+        times = history.times
+        self._needed = np.flatnonzero((times >= first * DAY - warm_up) & (times < end * DAY))
         self._rows_by_set: dict[str, NDArray[np.float32]] = {}
         if first < self._days.min():
             raise ConfigError(
@@ -125,6 +130,8 @@ class _Period:
         # Not the bundle's own training period: all models are judged on the same payments.
         fold = Fold(first - _KNOWN_FROM_DAYS, first, days)
         rows = rows_to_evaluate(self._days, self._cards, self._is_fraud, fold)
+        # Among equal probabilities the first are alerted: first in time, wherever they were kept.
+        rows = rows[np.lexsort((self._cards[rows], self._history.times[rows]))]
         is_fraud = self._is_fraud[rows]
         if is_fraud.all() or not is_fraud.any():
             raise ConfigError(
@@ -147,13 +154,12 @@ class _Period:
         return judged, scored
 
     def _features(self, bundle: Bundle) -> NDArray[np.float32]:
-        """Return float32[n, features] of all payments; NaN before those that fill the windows."""
+        """Return float32[n, features] of all payments, NaN of those that nobody asks for."""
         feature_set = bundle.feature_set
         if feature_set.name not in self._rows_by_set:
-            needed = np.flatnonzero(self._history.times >= self._measured_from)
             rows = np.full((len(self._history), len(feature_set.names)), np.nan, np.float32)
-            rows[needed] = measure(
-                self._history.take(needed), feature_set, self._frauds, GRACE, lambda _: None
+            rows[self._needed] = measure(
+                self._history.take(self._needed), feature_set, self._frauds, GRACE, lambda _: None
             )
             self._rows_by_set[feature_set.name] = rows
         return self._rows_by_set[feature_set.name]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
+from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -20,7 +21,7 @@ from consumer.core.avro_program import Column
 from consumer.core.batch import Events
 from consumer.core.decode import PaymentDecoder
 from consumer.core.labels import TerminalFrauds
-from consumer.errors import ConfigError
+from consumer.errors import ConfigError, FatalError
 from consumer.records import Status
 from consumer.settings import Settings, load_settings, parse_duration
 from producer_sim import handbook
@@ -54,7 +55,7 @@ def read_history(options: HistoryOptions) -> tuple[History, TerminalFrauds]:
     """
     Return all payments, and the labels as the consumer folds them in.
 
-    Raises ConfigError with a sentence for what cannot be read.
+    Raises ConfigError with a sentence for what cannot be read, FatalError when a topic cannot.
     """
     frauds = TerminalFrauds(_versions("label"), seconds("--settle", options.settle))
     return _history(options, frauds), frauds
@@ -131,6 +132,8 @@ def _reader(config: Mapping[str, object], topic: str) -> Iterator[LogReader]:
     reader = LogReader(dict(config), topic)
     try:
         yield reader
+    except KafkaException as error:
+        raise FatalError(f"{topic} cannot be read: {error.args[0].str()}") from error
     finally:
         reader.close()
 

@@ -36,7 +36,8 @@ def from_events(
     By transaction id of a fraud: when its first label was published, and the scenario that a label
     named.
     """
-    histories = []
+    none = np.zeros(0, np.int64)
+    histories = [from_columns(none, none.reshape(0, 2), none.reshape(0, 2), none, none)]
     for events in batches:
         ids = [events.text.bytes_of("transaction_id", row) for row in range(len(events))]
         known = (fraud_known_at.get(payment, NEVER) for payment in ids)
