@@ -167,6 +167,7 @@ def train(
     ] = None,
     settle: Annotated[str, typer.Option(help="labels.settle of the consumer to be.")] = "60s",
     warm_up: Annotated[str, typer.Option(help="Payments before begin, to fill windows.")] = "30d",
+    feature_set: Annotated[str, typer.Option(help="See docs/features.md.")] = "arrival-1",
     alerts_per_day: Annotated[
         int, typer.Option(min=1, help="Cards a day people can review.")
     ] = 100,
@@ -185,7 +186,18 @@ def train(
     history = HistoryOptions(source, config, payments, labels, label_delay, settle)
     with _exit_codes():
         run_train(
-            TrainOptions(begin, end, history, known_by, warm_up, alerts_per_day, engine, name, out)
+            TrainOptions(
+                begin,
+                end,
+                history,
+                known_by,
+                warm_up,
+                feature_set,
+                alerts_per_day,
+                engine,
+                name,
+                out,
+            )
         )
 
 

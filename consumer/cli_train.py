@@ -8,7 +8,7 @@ from rich.console import Console
 
 from consumer.cli_history import GRACE, HistoryOptions, micros, progress, read_history, seconds
 from consumer.core.engines import ENGINES
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import FEATURE_SETS
 from consumer.errors import ConfigError
 from training.bundle import Engine, write_bundle
 from training.history import NEVER, measure
@@ -24,6 +24,7 @@ class TrainOptions:
     history: HistoryOptions
     known_by: str | None
     warm_up: str
+    feature_set: str
     alerts_per_day: int
     engine: str
     name: str
@@ -36,13 +37,18 @@ def run_train(options: TrainOptions) -> None:
     known_by = micros("--known-by", options.known_by) if options.known_by else NEVER - 1
     if options.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"--engine: {options.engine!r} is none of auto, {', '.join(ENGINES)}")
+    feature_set = FEATURE_SETS.get(options.feature_set)
+    if feature_set is None:
+        raise ConfigError(
+            f"--feature-set: {options.feature_set!r} is none of {', '.join(FEATURE_SETS)}"
+        )
     with progress() as tell:
         tell("reading payments and labels")
         history, frauds = read_history(options.history)
         window = (begin - int(seconds("--warm-up", options.warm_up) * 1_000_000), end)
         history = history.between(*window)
         tell(f"computing features of {len(history):,} payments")
-        rows = measure(history, ARRIVAL_1, frauds, GRACE, lambda _: None)
+        rows = measure(history, feature_set, frauds, GRACE, lambda _: None)
         try:
             trained = train(
                 history, rows, Period(begin, end, known_by), options.alerts_per_day, tell
@@ -51,7 +57,7 @@ def run_train(options: TrainOptions) -> None:
             raise ConfigError(str(error)) from error
         tell("writing the bundle")
         manifest = write_bundle(
-            options.out, trained, ARRIVAL_1, options.name, cast(Engine, options.engine)
+            options.out, trained, feature_set, options.name, cast(Engine, options.engine)
         )
     facts = manifest.metrics
     Console(stderr=True).print(

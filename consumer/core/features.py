@@ -83,6 +83,12 @@ def _to_longest_mean(m: Measures, w: int) -> NDArray[np.float64]:
     return ratio(m.sums[:, w] / m.counts[:, w], m.sums[:, -1] / m.counts[:, -1])
 
 
+def _to_mean_earlier(m: Measures, w: int) -> NDArray[np.float64]:
+    earlier = m.counts[:, -1] - m.counts[:, w]
+    mean_earlier = (m.sums[:, -1] - m.sums[:, w]) / np.maximum(earlier, 1)
+    return np.where(earlier == 0, RATIO_STEPS, ratio(m.sums[:, w] / m.counts[:, w], mean_earlier))
+
+
 def _weekend(m: Measures, _: int) -> Bools:
     return (m.local_times // DAY + 3) % 7 >= _SATURDAY
 
@@ -100,6 +106,7 @@ AGGREGATES: Final[Mapping[str, Callable[[Measures, int], NDArray[Any]]]] = {
     "frauds": lambda m, w: m.frauds[:, w],
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
+    "to_mean_earlier": _to_mean_earlier,
 }
 
 

@@ -105,6 +105,29 @@ def test_several_bundles_share_the_period(files, bundle):
     assert both["mean"]["ap"] == pytest.approx((first["ap"] + second["ap"]) / 2)
 
 
+def test_bundles_of_several_feature_sets_are_judged_side_by_side(files, bundle, tmp_path):
+    """Each on its own features, of the same payments."""
+    other = tmp_path / "other"
+    options = ("--begin", day(7), "--end", day(21), "--feature-set", "arrival-2", "--out", other)
+    done = command("train", *options, *files)
+    assert done.exit_code == 0, done.output
+
+    found = judged(files, bundle, other, "--begin", day(35), "--end", day(49))["bundles"]
+
+    assert [result["feature_set"] for result in found] == ["arrival-1", "arrival-2"]
+    assert all(result["ap"] > 3 * result["frauds"] / result["payments"] for result in found)
+
+
+def test_training_on_features_that_nobody_declared_is_refused(files, tmp_path):
+    """The sentence names those there are."""
+    days = ("--begin", day(7), "--end", day(21))
+
+    done = command("train", *days, *files, "--feature-set", "mine", "--out", tmp_path / "model")
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert "--feature-set: 'mine' is none of arrival-1, arrival-2" in done.stderr
+
+
 def test_a_table_is_printed_beside_what_was_published(files, bundle):
     """Without --json; each part has its column, and the mean one of its own."""
     days = ("--begin", day(35), "--end", day(49))
@@ -182,6 +205,18 @@ def test_a_period_without_frauds_is_refused(files, bundle, tmp_path):
 
     assert done.exit_code == cli.EXIT_CONFIG
     assert "0 frauds among them" in done.stderr
+
+
+def test_no_payments_at_all_are_refused(files, bundle, tmp_path):
+    """As an empty topic gives."""
+    payments = pq.read_table(files[2].removeprefix("--payments="))
+    pq.write_table(payments.slice(0, 0), tmp_path / "payments.parquet")
+    none = [*files[:2], f"--payments={tmp_path / 'payments.parquet'}", files[-1]]
+
+    done = command("evaluate", bundle, "--begin", day(35), "--end", day(49), *none)
+
+    assert done.exit_code == cli.EXIT_CONFIG
+    assert "there are no payments to judge by" in done.stderr
 
 
 def test_days_that_bundles_cannot_share_are_refused(files, bundle):

@@ -45,3 +45,8 @@ def test_decoded_events_are_joined_with_what_labels_said():
     assert history.scenarios.tolist() == ["", "", "card testing"]
     assert history.times.tolist() == [JANUARY + number * 1_000_000 for number in range(3)]
     assert np.issubdtype(history.scenarios.dtype, np.str_)
+
+
+def test_nothing_decoded_is_an_empty_history():
+    """As an empty topic gives."""
+    assert len(from_events([], {}, {})) == 0
