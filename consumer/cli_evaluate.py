@@ -167,7 +167,7 @@ class _Period:
     def _notes(self, bundle: Bundle, first: int, end: int) -> tuple[str, ...]:
         """Return a sentence for each reason to trust the figures less."""
         notes = []
-        if str(bundle.manifest.training.get("end", "")) > _date(first):
+        if str(bundle.manifest.training.get("end", "")) > str(np.datetime64(first * DAY, "us")):
             notes.append(
                 "The model was trained on payments of this period, or later ones: it knows some of"
                 " them by heart."

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from consumer import cli
+from consumer.cli_history import micros
 from consumer.core.manifest import MANIFEST_FILE
 
 DAY = 86_400_000_000
@@ -157,11 +158,32 @@ def test_a_report_is_written_into_the_bundle_which_stays_sound(files, bundle):
 
 
 def test_figures_that_flatter_are_said_to(files, bundle):
-    """A model that knows the period, windows that begin with it, labels that end before it."""
-    [result] = judged(files, bundle, "--begin", day(14), "--end", day(49))["bundles"]
+    """A model that knows some of the period, and windows that begin with it."""
+    [result] = judged(files, bundle, "--begin", day(20), "--end", day(49))["bundles"]
+
     assert len(result["notes"]) == 2
     assert "by heart" in result["notes"][0]
     assert f"The payments begin on {day(0)}" in result["notes"][1]
+
+
+def test_a_model_may_be_trained_up_to_the_first_day(files, bundle):
+    """The end of its training period is no part of it."""
+    options = ("--begin", day(21), "--end", day(49), "--warm-up", "14d")
+
+    assert judged(files, bundle, *options)["bundles"][0]["notes"] == []
+
+
+def test_labels_that_end_before_the_period_are_said_to(files, bundle, tmp_path):
+    """What is not labelled yet counts as genuine, which a good model is blamed for."""
+    labels = pq.read_table(files[-1].removeprefix("--labels="))
+    known = labels.filter(pa.compute.less(labels["published_at"], micros("", day(45))))
+    pq.write_table(known, tmp_path / "labels.parquet")
+    few = [*files[:-1], f"--labels={tmp_path / 'labels.parquet'}"]
+
+    [result] = judged(few, bundle, "--begin", day(35), "--end", day(49))["bundles"]
+
+    [note] = result["notes"]
+    assert note.startswith(f"The newest label is of {day(44)}: later frauds")
 
 
 def test_only_a_report_needs_matplotlib(files, bundle, monkeypatch):
