@@ -43,7 +43,7 @@ demo: setup ## a stream scored live; BROKER=kafka, DEMO_SECONDS=60, DEMO_FLAGS=-
 kafka: setup ## fetch the jars of a real Kafka with Maven
 	@$(RUN) -m tests.brokers fetch
 
-quality: setup ## the Handbook streamed, 4 test weeks, on 1 and 8 partitions -> build/quality.json
+quality: setup ## the Handbook streamed, 4 test weeks, on 1 and 8 partitions; and by law of label delay -> build/quality.json
 	@$(RUN) -m benchmarks.quality
 
 bench: setup ## CPU per event against the floor -> build/bench.json

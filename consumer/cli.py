@@ -40,7 +40,15 @@ ConfigOption = Annotated[
 ]
 
 FeatureSetOption = Annotated[
-    str, typer.Option(help="arrival-1, or handbook-1, for which the input has one partition.")
+    str,
+    typer.Option(
+        help="arrival-1, arrival-2, or handbook-1, for which the input has one partition."
+    ),
+]
+
+WarmUpOption = Annotated[
+    str | None,
+    typer.Option(help="Payments before begin, to fill windows.", show_default="the longest window"),
 ]
 
 
@@ -183,7 +191,7 @@ def train(
     payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
     label_delay: Annotated[
-        str, typer.Option(help="With --from handbook: exactly:7d or exponential:7d.")
+        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
     ] = "exactly:7d",
     known_by: Annotated[
         str | None,
@@ -191,12 +199,7 @@ def train(
     ] = None,
     settle: Annotated[str, typer.Option(help="labels.settle of the consumer to be.")] = "60s",
     feature_set: FeatureSetOption = "arrival-1",
-    warm_up: Annotated[
-        str | None,
-        typer.Option(
-            help="Payments before begin, to fill windows.", show_default="the longest window"
-        ),
-    ] = None,
+    warm_up: WarmUpOption = None,
     alerts_per_day: Annotated[
         int, typer.Option(min=1, help="Cards a day people can review.")
     ] = 100,
@@ -209,15 +212,64 @@ def train(
     """Train a model on the features that the consumer computes, and write its bundle."""
     # Threads of OpenMP that spin for work take three times as long where a core is busy elsewhere.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from consumer.cli_history import HistoryOptions
     from consumer.cli_train import TrainOptions, run_train
 
+    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
     with _exit_codes():
         run_train(
             TrainOptions(
-                begin, end, source, config, payments, labels, label_delay, known_by, settle,
-                _feature_set(feature_set), warm_up, alerts_per_day, engine, name, out,
+                begin, end, history, known_by, _feature_set(feature_set), warm_up,
+                alerts_per_day, engine, name, out,
             )
         )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    bundles: Annotated[
+        list[Path], typer.Argument(help="Model bundles; several share the period, in this order.")
+    ],
+    *,
+    begin: Annotated[str, typer.Option(help="First day to judge, ISO 8601, UTC.")],
+    end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
+    source: Annotated[
+        str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
+    ] = "topics",
+    config: ConfigOption = None,
+    payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
+    label_delay: Annotated[
+        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
+    ] = "exactly:7d",
+    settle: Annotated[str, typer.Option(help="labels.settle of the consumer.")] = "60s",
+    warm_up: WarmUpOption = None,
+    review_cost: Annotated[
+        float, typer.Option(min=0, help="What looking at an alert costs, in the major unit.")
+    ] = 5.0,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load joblib bundles, which run code.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a model card and plots into each bundle.")
+    ] = False,
+) -> None:
+    """
+    Judge models on payments whose labels are known, by the Fraud Detection Handbook's protocol.
+
+    The features are those that the consumer computes; no broker is needed but for --from topics.
+    """
+    from consumer.cli_evaluate import EvaluateOptions, run_evaluate
+    from consumer.cli_history import HistoryOptions
+
+    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    with _exit_codes():
+        run_evaluate(
+            EvaluateOptions(
+                bundles, begin, end, history, warm_up, review_cost, allow_pickle, json, report
+            )
+        )
 
 
 @app.command(

@@ -1,39 +1,18 @@
-"""`fraudstream train`: brings payments and labels to the trainer, from wherever they are kept."""
+"""`fraudstream train`: reads the history, measures it, trains, and writes the bundle."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
-import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-import schemas
-from consumer.adapters.kafka_clients import reader_config
-from consumer.adapters.log_reader import LogReader
-from consumer.adapters.message_columns import as_records
-from consumer.adapters.topics import too_wide
-from consumer.core.batch import Events
-from consumer.core.decode import PaymentDecoder
+from consumer.cli_history import GRACE, HistoryOptions, micros, progress, read_history, seconds
 from consumer.core.engines import ENGINES
 from consumer.core.feature_sets import FeatureSet
-from consumer.core.labels import TerminalFrauds
 from consumer.errors import ConfigError
-from consumer.settings import Settings, load_settings, parse_duration
-from producer_sim import handbook
-from producer_sim.events import event_times
-from producer_sim.labels import fraud_labels, parse_law
-from producer_sim.population import card_ids, terminal_ids
 from training.bundle import Engine, write_bundle
-from training.history import NEVER, History, hash_texts, measure
-from training.sources import UnreadableError, from_columns, from_events, from_parquet
+from training.history import NEVER, measure
 from training.train import Period, UntrainableError, train
-
-_SEED: Final = 0
-_GRACE: Final = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +21,8 @@ class TrainOptions:
 
     begin: str
     end: str
-    source: str
-    config: Path | None
-    payments: Path | None
-    labels: Path | None
-    label_delay: str
+    history: HistoryOptions
     known_by: str | None
-    settle: str
     feature_set: FeatureSet
     warm_up: str | None
     alerts_per_day: int
@@ -59,20 +33,19 @@ class TrainOptions:
 
 def run_train(options: TrainOptions) -> None:
     """Train and write the bundle. Raises ConfigError with a sentence for what cannot work."""
-    begin, end = _micros("--begin", options.begin), _micros("--end", options.end)
-    known_by = _micros("--known-by", options.known_by) if options.known_by else NEVER - 1
+    begin, end = micros("--begin", options.begin), micros("--end", options.end)
+    known_by = micros("--known-by", options.known_by) if options.known_by else NEVER - 1
     if options.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"--engine: {options.engine!r} is none of auto, {', '.join(ENGINES)}")
     feature_set, warm_up = options.feature_set, options.feature_set.longest_window
     if options.warm_up:
-        warm_up = int(_seconds("--warm-up", options.warm_up) * 1_000_000)
-    frauds = TerminalFrauds(_versions("label"), _seconds("--settle", options.settle))
-    with _progress() as tell:
+        warm_up = int(seconds("--warm-up", options.warm_up) * 1_000_000)
+    with progress() as tell:
         tell("reading payments and labels")
-        history = _history(options, frauds)
+        history, frauds = read_history(options.history, [feature_set])
         history = history.between(begin - warm_up, end)
         tell(f"computing features of {len(history):,} payments")
-        rows = measure(history, feature_set, frauds, _GRACE, lambda _: None)
+        rows = measure(history, feature_set, frauds, GRACE, lambda _: None)
         try:
             trained = train(
                 history, rows, Period(begin, end, known_by), options.alerts_per_day, tell
@@ -89,107 +62,3 @@ def run_train(options: TrainOptions) -> None:
         f" {manifest.training['payments']:,} payments, {manifest.training['frauds']:,} frauds;"
         f" average precision on the last days, held out: {facts['held_out_average_precision']:.3f}"
     )
-
-
-def _history(options: TrainOptions, frauds: TerminalFrauds) -> History:
-    match options.source:
-        case "handbook":
-            return _from_handbook(options.label_delay, frauds)
-        case "parquet":
-            if options.payments is None or options.labels is None:
-                raise ConfigError("--from parquet needs --payments and --labels")
-            try:
-                return from_parquet(options.payments, options.labels, frauds)
-            except UnreadableError as error:
-                raise ConfigError(str(error)) from error
-        case "topics":
-            return _from_topics(load_settings(options.config), options.feature_set, frauds)
-    raise ConfigError(f"--from: {options.source!r} is none of handbook, parquet, topics")
-
-
-def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
-    try:
-        law = parse_law(label_delay)
-    except ValueError as error:
-        raise ConfigError(f"--label-delay: {error}") from error
-    payments = handbook.load()
-    labels = fraud_labels(payments, law, _SEED)
-    cards = hash_texts([card.encode() for card in card_ids(_SEED)])
-    terminals = hash_texts([terminal.encode() for terminal in terminal_ids(_SEED)])
-    known_at = np.full(len(payments), NEVER, np.int64)
-    known_at[labels.row] = labels.published_at
-    for row, published_at in zip(labels.row.tolist(), labels.published_at.tolist(), strict=True):
-        frauds.report(str(row).encode(), terminals[payments.terminal[row]], published_at)
-    return from_columns(
-        event_times(payments), cards[payments.customer], terminals[payments.terminal],
-        payments.cents, known_at,
-    )  # fmt: skip
-
-
-def _from_topics(settings: Settings, feature_set: FeatureSet, frauds: TerminalFrauds) -> History:
-    decoder = PaymentDecoder(_versions("transaction"))
-    config = reader_config(settings, lambda _: None)
-    with _reader(config, settings.topics.labels) as labels:
-        for messages in labels.scan(labels.partitions(10)):
-            records = as_records(settings.topics.labels, messages)
-            frauds.add(records.values, records.timestamps.tolist())
-    with _reader(config, settings.topics.input) as reader:
-        width = len(reader.partitions(10))
-        if faults := too_wide(feature_set, settings.topics.input, width):
-            raise ConfigError(faults)
-        return from_events(_events(reader, decoder, settings.topics.input), frauds.published_at)
-
-
-def _events(reader: LogReader, decoder: PaymentDecoder, topic: str) -> Iterator[Events]:
-    for messages in reader.scan(reader.partitions(10)):
-        yield decoder.decode(as_records(topic, messages))[0]
-
-
-@contextmanager
-def _reader(config: Mapping[str, object], topic: str) -> Iterator[LogReader]:
-    reader = LogReader(dict(config), topic)
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def _versions(name: str) -> list[schemas.Schema]:
-    return [*schemas.released(name), schemas.load(name)]
-
-
-def _micros(option: str, text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {text!r} is no time; write 2018-07-25") from error
-    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000_000)
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        return cast(float, parse_duration(text))
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is being done and for how long; without a terminal, a line for each step."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        running: list[TaskID] = []
-
-        def tell(text: str) -> None:
-            finish()
-            running.append(progress.add_task(text, total=None))
-            if not console.is_terminal:
-                console.print(text)
-
-        def finish() -> None:
-            for task in running:
-                progress.update(task, total=1, completed=1)
-
-        yield tell
-        finish()

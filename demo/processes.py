@@ -25,20 +25,43 @@ class DemoFailedError(Exception):
     """Something that is needed did not work; the message says what."""
 
 
-def train(folder: Path, begin: date, end: date, known_by: date) -> str:
+EXACTLY_A_WEEK: Final = "exactly:7d"
+
+
+def train(
+    folder: Path, begin: date, end: date, known_by: date, label_delay: str = EXACTLY_A_WEEK
+) -> str:
     """
     Train on the Handbook's payments of [begin, end) and the labels known by then, and return what
     the trainer said. Raises DemoFailedError.
     """
-    command = [
-        sys.executable, "-m", "consumer", "train", "--from", "handbook", "--begin", str(begin),
-        "--end", str(end), "--known-by", str(known_by), "--settle", "0s", "--name", "handbook",
-        "--out", str(folder),
+    known = ["--known-by", str(known_by), "--name", "handbook", "--out", str(folder)]
+    return _on_the_handbook("train", begin, end, label_delay, known).stderr
+
+
+def evaluate(folders: list[Path], begin: date, end: date, label_delay: str) -> dict[str, Any]:
+    """
+    Judge the bundles, one after the other, on the Handbook's payments of [begin, end). Raises
+    DemoFailedError.
+    """
+    bundles = [*map(str, folders), "--json"]
+    found: dict[str, Any] = json.loads(
+        _on_the_handbook("evaluate", begin, end, label_delay, bundles).stdout
+    )
+    return found
+
+
+def _on_the_handbook(
+    command: str, begin: date, end: date, label_delay: str, arguments: list[str]
+) -> subprocess.CompletedProcess[str]:
+    line = [
+        sys.executable, "-m", "consumer", command, "--from", "handbook", "--begin", str(begin),
+        "--end", str(end), "--label-delay", label_delay, "--settle", "0s", *arguments,
     ]  # fmt: skip
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
-        raise DemoFailedError(f"training failed: {done.stderr.strip()}")
-    return done.stderr
+        raise DemoFailedError(f"{command} failed: {done.stderr.strip()}")
+    return done
 
 
 @contextmanager

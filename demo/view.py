@@ -12,7 +12,7 @@ from rich.table import Table
 from consumer.core.feature_sets import REASONS
 from demo.metrics import Scrape
 from demo.outputs import OutputReader
-from training.evaluate import PUBLISHED_WEEK_1
+from training.published import PUBLISHED_WEEK_1
 
 _SECONDS_BETWEEN_LINES = 3.0
 

@@ -55,8 +55,9 @@ Law = Annotated[
     str,
     typer.Option(
         "--labels",
-        help="How long after its payment a fraud becomes known: exactly:7d, or exponential:7d "
-        "for 7 days on average.",
+        help="How long after its payment a fraud becomes known: exactly:7d; within:1d; "
+        "exponential:7d, the mean; lognormal:14d:60d, median and 95th percentile; or a share of "
+        "one and the rest of another, 40%:within:1d+lognormal:14d:60d.",
     ),
 ]
 Seed = Annotated[

@@ -6,6 +6,7 @@ plus a delay. Genuine payments get none.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, Protocol
@@ -20,8 +21,13 @@ from producer_sim.events import MICROSECONDS, Rows, event_ids, event_times, tran
 from producer_sim.handbook import DAY_SECONDS, Payments
 from producer_sim.population import Fields, card_ids, terminal_ids
 
-_LAW: Final = re.compile(r"(?P<law>exactly|exponential):(?P<days>\d+(\.\d+)?)d")
+_DAYS: Final = r"(\d+(?:\.\d+)?)d"
+_ONE_TIME: Final = re.compile(rf"(exactly|within|exponential):{_DAYS}")
+_TWO_TIMES: Final = re.compile(rf"lognormal:{_DAYS}:{_DAYS}")
+_SHARED: Final = re.compile(r"(\d+(?:\.\d+)?)%:([^+]+)\+(.+)")
 _DAYS_MAX: Final = 3_650
+_NORMAL_P95: Final = 1.6448536269514722
+"""95th percentile of the standard normal distribution."""
 _FRAUD_TYPES: Final = {1: "STOLEN", 2: "COUNTERFEIT", 3: "CARD_NOT_PRESENT"}
 
 
@@ -52,26 +58,99 @@ class Exponential:
     def delay_seconds(self, rows: Rows, seed: int) -> NDArray[np.int64]:
         """Invert the distribution at a draw of seed and row: -mean * log(1 - u)."""
         seconds = -self.mean_days * DAY_SECONDS * np.log1p(-fractions(seed, "label delay", rows))
-        # Up to whole seconds: they hide what libraries' logarithms differ by, and no label may
-        # precede its own payment.
-        return np.maximum(1, np.ceil(seconds)).astype(np.int64)
+        return _whole(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Frauds become known at any moment of this time with equal chance, as analysts find them."""
+
+    days: float
+
+    def delay_seconds(self, rows: Rows, seed: int) -> NDArray[np.int64]:
+        return _whole(self.days * DAY_SECONDS * fractions(seed, "label delay", rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Lognormal:
+    """Half are known by the median, and a few very late, as chargebacks are."""
+
+    median_days: float
+    p95_days: float
+
+    def delay_seconds(self, rows: Rows, seed: int) -> NDArray[np.int64]:
+        """
+        Return median * exp(sigma * z), with sigma from the 95th percentile and z standard normal.
+
+        Source: Box and Muller, A note on the generation of random normal deviates, 1958.
+        """
+        radius = np.sqrt(-2 * np.log1p(-fractions(seed, "label delay", rows)))
+        normal = radius * np.cos(2 * np.pi * fractions(seed, "label delay, angle", rows))
+        sigma = np.log(self.p95_days / self.median_days) / _NORMAL_P95
+        return _whole(self.median_days * DAY_SECONDS * np.exp(sigma * normal))
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A share of the frauds, drawn by chance, follows one law, the others another."""
+
+    share: float
+    law: DelayLaw
+    others: DelayLaw
+
+    def delay_seconds(self, rows: Rows, seed: int) -> NDArray[np.int64]:
+        # By the law too: with a shared law inside another, each draws for itself.
+        chosen = fractions(seed, f"label source, {self}", rows) < self.share
+        return np.where(
+            chosen, self.law.delay_seconds(rows, seed), self.others.delay_seconds(rows, seed)
+        )
+
+
+def _whole(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """
+    Round up to whole seconds, which hides what libraries' logarithms differ by; at least 1, since
+    no label may precede its own payment.
+    """
+    return np.maximum(1, np.ceil(seconds)).astype(np.int64)
 
 
 def parse_law(text: str) -> DelayLaw:
     """
-    Read `exactly:7d` or `exponential:7d`; days may have decimals.
+    Read `exactly:7d`, `within:1d`, `exponential:7d` (mean), `lognormal:14d:60d` (median and 95th
+    percentile), or `40%:within:1d+lognormal:14d:60d`; days may have decimals.
 
     Raises ValueError with a sentence for anything else. A delay of 0 is refused too: the label
     would be out before its own payment.
     """
-    match = _LAW.fullmatch(text)
-    days = float(match["days"]) if match else 0.0
-    if not match or not 0 < days <= _DAYS_MAX:
+    law = _law(text)
+    if law is None:
         raise ValueError(
-            f"{text!r} is not a delay law: write exactly:7d or exponential:7d, "
-            f"with more than 0 and at most {_DAYS_MAX} days"
+            f"{text!r} is not a delay law: write exactly:7d, within:1d, exponential:7d,"
+            " lognormal:14d:60d, or a share of one and the rest of another,"
+            " 40%:within:1d+lognormal:14d:60d,"
+            f" with more than 0 and at most {_DAYS_MAX} days"
         )
-    return Exactly(days) if match["law"] == "exactly" else Exponential(days)
+    return law
+
+
+_ONE_TIME_LAWS: Final[Mapping[str, Callable[[float], DelayLaw]]] = {
+    "exactly": Exactly,
+    "within": Within,
+    "exponential": Exponential,
+}
+
+
+def _law(text: str) -> DelayLaw | None:
+    if match := _SHARED.fullmatch(text):
+        share, law, others = float(match[1]) / 100, _law(match[2]), _law(match[3])
+        return Shared(share, law, others) if law and others and 0 < share < 1 else None
+    if match := _ONE_TIME.fullmatch(text):
+        days = float(match[2])
+        return _ONE_TIME_LAWS[match[1]](days) if 0 < days <= _DAYS_MAX else None
+    if match := _TWO_TIMES.fullmatch(text):
+        median, p95 = float(match[1]), float(match[2])
+        return Lognormal(median, p95) if 0 < median < p95 <= _DAYS_MAX else None
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class History:
 
     `times` are microseconds since 1970, `amounts` ten-thousandths of the major unit, `cards` and
     `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or -1. `fraud_known_at` is when
-    the first label called the payment a fraud, NEVER where none did.
+    the first label called the payment a fraud, NEVER where none did; `scenarios` is the pattern of
+    fraud that a label named, str[n], empty where none did.
     """
 
     partitions: Longs
@@ -42,6 +43,7 @@ class History:
     terminals: Longs
     fingerprints: Longs
     fraud_known_at: Longs
+    scenarios: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.times)

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from consumer.core.batch import Events
 from consumer.core.labels import TerminalFrauds
@@ -25,13 +26,19 @@ class UnreadableError(Exception):
     """A file lacks what training needs; the message says what."""
 
 
-def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) -> History:
+def from_events(
+    batches: Iterable[Events],
+    fraud_known_at: Mapping[bytes, int],
+    scenario_of: Mapping[bytes, str],
+) -> History:
     """
     Return the history of decoded events, in the order they come.
 
-    `fraud_known_at` maps the transaction id of a fraud to when its first label was published.
+    By transaction id of a fraud: when its first label was published, and the scenario that a label
+    named.
     """
-    histories = []
+    none = np.zeros(0, np.int64)
+    histories = [from_columns(none, none.reshape(0, 2), none.reshape(0, 2), none, none)]
     for events in batches:
         ids = [events.text.bytes_of("transaction_id", row) for row in range(len(events))]
         known = (fraud_known_at.get(payment, NEVER) for payment in ids)
@@ -40,14 +47,16 @@ def from_events(batches: Iterable[Events], fraud_known_at: Mapping[bytes, int]) 
                 events.partitions, events.times, events.kinds, events.amounts,
                 events.utc_offset_minutes, events.cards, events.terminals, events.fingerprints,
                 np.fromiter(known, np.int64, len(ids)),
+                np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
             )
         )  # fmt: skip
     return History.concatenate(histories)
 
 
 def from_columns(
-    times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs
-) -> History:
+    times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs,
+    scenarios: NDArray[np.str_] | None = None,
+) -> History:  # fmt: skip
     """
     Return the history of n authorisations in cents, in event-time order.
 
@@ -65,6 +74,7 @@ def from_columns(
         terminals=terminals,
         fingerprints=np.full(len(times), NO_FINGERPRINT, np.int64),
         fraud_known_at=fraud_known_at,
+        scenarios=np.full(len(times), "") if scenarios is None else scenarios,
     )
 
 
@@ -73,7 +83,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     Read payments and fraud labels, whose columns are named as in the event schemas, into a history.
 
     Optional: event_id, by which repeated events are known; kind, currency_exponent (2),
-    local_utc_offset_minutes (0); verdict in the labels.
+    local_utc_offset_minutes (0); verdict and scenario in the labels.
     The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
     """
     paid = _table(payments, _PAYMENT_COLUMNS)
@@ -82,11 +92,14 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     if "verdict" in said.column_names:
         said = said.filter(pa.compute.equal(said["verdict"].cast(pa.string()), "FRAUD"))
     known_at: dict[bytes, int] = {}
+    scenario_of: dict[bytes, str] = {}
+    named = said["scenario"].to_pylist() if "scenario" in said.column_names else [None] * len(said)
     published = _micros(said["published_at"])
     terminals = hash_texts(_texts(said["terminal_id"]))
     for row, payment in enumerate(_texts(said["transaction_id"])):
         frauds.report(payment, terminals[row], int(published[row]))
         known_at[payment] = min(known_at.get(payment, NEVER), int(published[row]))
+        scenario_of.setdefault(payment, str(named[row] or ""))
     n = len(paid)
     exponents = _longs(paid, "currency_exponent", n, 2)
     kinds = np.full(n, _AUTHORISATION, np.int64)
@@ -95,7 +108,8 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     fingerprints = np.full(n, NO_FINGERPRINT, np.int64)
     if "event_id" in paid.column_names:
         fingerprints = fingerprint_texts(_texts(paid["event_id"]))
-    known = (known_at.get(payment, NEVER) for payment in _texts(paid["transaction_id"]))
+    ids = _texts(paid["transaction_id"])
+    known = (known_at.get(payment, NEVER) for payment in ids)
     return History(
         partitions=np.zeros(n, np.int64),
         times=_micros(paid["event_time"]),
@@ -106,6 +120,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
         terminals=hash_texts(_texts(paid["terminal_id"])),
         fingerprints=fingerprints,
         fraud_known_at=np.fromiter(known, np.int64, n),
+        scenarios=np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
     )
 
 

@@ -141,6 +141,28 @@ ARRIVAL_1: Final = FeatureSet(
 )  # fmt: skip
 
 
+def _mean_to_earlier(days: int) -> Feature:
+    return Feature(f"card_mean_{days}d_to_earlier", "card", days * DAY, "to_mean_earlier",
+                   "steps of 0.05", "R12",
+                   f"Mean amount of the card's last {days} d over that of its payments before,"
+                   " back to 30 d; 1 without any, at most 12.5.")  # fmt: skip
+
+
+ARRIVAL_2: Final = FeatureSet(
+    "arrival-2",
+    (
+        *ARRIVAL_1.features,
+        *(_terminal(days) for days in (3, 14, 21, 28)),
+        *(_mean_to_earlier(days) for days in (1, 7, 14)),
+    ),
+    ARRIVAL_1.headlines,
+)
+"""
+What a compromise of a terminal that lasts weeks leaves in the labels, by its age, and how a card's
+amounts have changed since. Better than `arrival-1` with much to learn from, see decision 0018.
+"""
+
+
 def _customer(days: int) -> tuple[Feature, Feature]:
     name = f"{days}DAY_WINDOW"
     return (
@@ -201,5 +223,5 @@ REASONS: Final[Mapping[str, str]] = {
 """Reason codes in words. Never renumbered, never reused."""
 
 FEATURE_SETS: Final[Mapping[str, FeatureSet]] = {
-    feature_set.name: feature_set for feature_set in (ARRIVAL_1, HANDBOOK_1)
+    feature_set.name: feature_set for feature_set in (ARRIVAL_1, ARRIVAL_2, HANDBOOK_1)
 }

@@ -98,6 +98,13 @@ def _to_longest_mean(m: Measures, at: Slots) -> NDArray[np.float64]:
     return ratio(m.sums[:, w] / m.counts[:, w], m.sums[:, -1] / m.counts[:, -1])
 
 
+def _to_mean_earlier(m: Measures, at: Slots) -> NDArray[np.float64]:
+    w = at.payments
+    earlier = m.counts[:, -1] - m.counts[:, w]
+    mean_earlier = (m.sums[:, -1] - m.sums[:, w]) / np.maximum(earlier, 1)
+    return np.where(earlier == 0, RATIO_STEPS, ratio(m.sums[:, w] / m.counts[:, w], mean_earlier))
+
+
 def _weekend(m: Measures, _: Slots) -> Bools:
     return (m.local_times // DAY + 3) % 7 >= _SATURDAY
 
@@ -131,6 +138,7 @@ AGGREGATES: Final[Mapping[str, Aggregate]] = {
     "risk": _risk,
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
+    "to_mean_earlier": _to_mean_earlier,
 }
 
 

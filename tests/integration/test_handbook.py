@@ -128,6 +128,17 @@ def test_the_trainer_refuses_such_a_topic_too(scene):
 
 
 @AT_LEAST_ONCE
+def test_a_model_of_it_is_not_judged_on_such_a_topic(scene, bundle):
+    """Its figures would be those of other inputs."""
+    period = ("--begin", "2018-05-01", "--end", "2018-05-15")
+
+    code, lines = command("evaluate", bundle, *period, "--config", scene.config("evaluate"))
+
+    assert code == 78
+    assert f"{PARTITIONS} partitions would each see a part" in lines[-1]
+
+
+@AT_LEAST_ONCE
 def test_check_tells_what_the_feature_set_needs(scene):
     """It asks no broker, so it cannot say whether the topic is so."""
     code, lines = command("check", "--config", scene.config("sound"))
@@ -161,4 +172,4 @@ def test_a_feature_set_that_is_none_is_refused(tmp_path):
     code, lines = command("train", *period, "--feature-set", "handbook-2", "--out", tmp_path / "m")
 
     assert code == 78
-    assert lines[-1].endswith("'handbook-2' is none of arrival-1, handbook-1")
+    assert lines[-1].endswith("'handbook-2' is none of arrival-1, arrival-2, handbook-1")

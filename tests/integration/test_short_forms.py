@@ -42,10 +42,16 @@ def test_the_first_week_is_detected_as_well_as_published(jvm, tmp_path):
 
     run("benchmarks.quality", "--weeks", "1", "--partitions", "4", "--out", str(out))
 
-    found = json.loads(out.read_text())["4"]
+    written = json.loads(out.read_text())
+    found = written["4"]
     assert found["ap"] >= 0.680
     assert found["auc"] >= 0.880
     assert found["cp100"] >= 0.290
+    exactly = written["laws"]["exactly:7d"]
+    for name, value in found.items():
+        assert exactly[name] == pytest.approx(value, abs=1e-9), "streamed and batch path differ"
+    assert exactly["cp100_ceiling"] == pytest.approx(0.397, abs=0.001)
+    assert all(law["ap"] > exactly["ap"] for law in written["laws"].values() if law != exactly)
 
 
 def test_the_benchmark_accounts_for_all_of_its_cost(jvm, tmp_path):

@@ -207,9 +207,12 @@ def test_a_file_of_another_size_is_refused(folder, change):
 
 def test_an_unknown_feature_set_is_refused_with_those_there_are(folder):
     """The model wants features that this build does not compute."""
-    folder.change(feature_set="arrival-2")
+    folder.change(feature_set="arrival-0")
 
-    assert "wants feature set 'arrival-2'; this build has arrival-1" in folder.refused()
+    assert (
+        "wants feature set 'arrival-0'; this build has arrival-1, arrival-2, handbook-1"
+        in folder.refused()
+    )
 
 
 def test_a_feature_that_the_set_does_not_have_is_refused_by_name(folder):

@@ -1,6 +1,13 @@
 import pytest
 
-from consumer.core.feature_sets import ARRIVAL_1, DAY, FEATURE_SETS, HANDBOOK_1, REASONS
+from consumer.core.feature_sets import (
+    ARRIVAL_1,
+    ARRIVAL_2,
+    DAY,
+    FEATURE_SETS,
+    HANDBOOK_1,
+    REASONS,
+)
 from consumer.core.features import AGGREGATES
 
 every_set = pytest.mark.parametrize("feature_set", FEATURE_SETS.values(), ids=FEATURE_SETS)
@@ -79,6 +86,16 @@ def test_arrival_1_is_what_it_was():
     assert ARRIVAL_1.reasons == {
         "R01": [0], "R31": [1, 2], "R11": [3, 5, 7], "R12": [4, 6, 8, 12, 13], "R21": [9, 10, 11],
     }  # fmt: skip
+
+
+def test_arrival_2_is_what_it_was():
+    """The inputs of arrival-1 and seven more, from no longer history."""
+    assert ARRIVAL_2.names == (
+        *ARRIVAL_1.names,
+        "terminal_frauds_3d", "terminal_frauds_14d", "terminal_frauds_21d", "terminal_frauds_28d",
+        "card_mean_1d_to_earlier", "card_mean_7d_to_earlier", "card_mean_14d_to_earlier",
+    )  # fmt: skip
+    assert ARRIVAL_2.longest_window == ARRIVAL_1.longest_window
 
 
 def test_handbook_1_is_what_it_was():

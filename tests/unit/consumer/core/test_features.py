@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import schemas
-from consumer.core.feature_sets import ARRIVAL_1, HANDBOOK_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_2, HANDBOOK_1
 from consumer.core.features import FeatureStep, grid, ratio
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
@@ -165,6 +165,34 @@ def test_a_history_of_four_payments_by_hand():
     assert row["card_mean_amount_30d"] == cents(4_250)
     assert row["amount_to_card_mean_30d"] == int(20 * 100 / (70 / 3))
     assert row["card_mean_1d_to_30d"] == int(20 * 70 / 42.5)
+
+
+def test_amounts_are_compared_with_those_of_before_the_window():
+    """20, 15 and 5 days, 2 hours before, and now; 10, 20, 30, 40 and 100."""
+    row = Step(ARRIVAL_2).last(
+        paid(1_000, at=0), paid(2_000, at=5 * DAY), paid(3_000, at=15 * DAY),
+        paid(4_000, at=20 * DAY - 2 * HOUR), paid(10_000, at=20 * DAY),
+    )  # fmt: skip
+
+    assert row["card_mean_1d_to_earlier"] == int(20 * 70 / 20)
+    assert row["card_mean_7d_to_earlier"] == int(20 * (170 / 3) / 15)
+    assert row["card_mean_14d_to_earlier"] == int(20 * (170 / 3) / 15)
+
+
+def test_without_earlier_payments_there_is_nothing_to_compare_with():
+    """The ratio is 1, also where the payment is one of many in its window."""
+    row = Step(ARRIVAL_2).last(paid(1_000, at=0), paid(9_000, at=12 * HOUR))
+
+    assert [row[f"card_mean_{days}d_to_earlier"] for days in (1, 7, 14)] == [20, 20, 20]
+
+
+def test_arrival_2_says_what_arrival_1_says_and_more():
+    """Whatever the two share has one meaning, wherever other windows are kept beside it."""
+    payments = [paid(1_000 + 700 * k, at=k * 19 * HOUR) for k in range(40)]
+
+    first, second = (Step(which).last(*payments) for which in (ARRIVAL_1, ARRIVAL_2))
+
+    assert first.items() <= second.items()
 
 
 @pytest.mark.parametrize(
