@@ -29,7 +29,7 @@ class History:
     n payments in log order, int64[n] unless said otherwise.
 
     `times` are microseconds since 1970, `amounts` ten-thousandths of the major unit, `cards` and
-    `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or -1. `fraud_known_at` is when
+    `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or 0. `fraud_known_at` is when
     the first label called the payment a fraud, NEVER where none did; `scenarios` is the pattern of
     fraud that a label named, str[n], empty where none did.
     """

@@ -43,7 +43,7 @@ class Events:
     `rows` is the position in the Records they came from. `times` are microseconds since 1970, UTC.
     `amounts` are ten-thousandths of the major unit (12.34 is 123400), billing currency where the
     event has one. `cards` and `terminals` are int64[n, 2]: 128-bit hashes of the ids.
-    `fingerprints` are 11 bits of the event ids' hashes, or -1 where an event has no id.
+    `fingerprints` are 11 bits of the event ids' hashes, or 0 where an event has no id.
     """
 
     rows: NDArray[np.intp]

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from consumer.core import hash_kernel
 from consumer.core.batch import Text
-from consumer.core.windows_kernel import FINGERPRINTS
+from consumer.core.windows_kernel import FINGERPRINTS, NO_FINGERPRINT
 from consumer.records import Longs, Status
 
 
@@ -24,5 +24,8 @@ def hash_ids(text: Text, slot: int, statuses: NDArray[np.int8] | None = None) ->
 def fingerprint_ids(text: Text, slot: int, statuses: NDArray[np.int8] | None = None) -> Longs:
     """
     Return int64[n], 11 bits of each id: enough to tell apart payments that agree in all the rest.
+
+    None is NO_FINGERPRINT.
     """
-    return hash_ids(text, slot, statuses)[:, 0] & FINGERPRINTS
+    fingerprints = hash_ids(text, slot, statuses)[:, 0] & FINGERPRINTS
+    return np.where(fingerprints == NO_FINGERPRINT, FINGERPRINTS, fingerprints)

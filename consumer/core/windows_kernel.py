@@ -65,7 +65,7 @@ AHEAD: Final = 128  # payments whose state is fetched together: some 100 kB
 
 FINGERPRINT_BITS: Final = 11
 FINGERPRINTS: Final = (1 << FINGERPRINT_BITS) - 1
-NO_FINGERPRINT: Final = -1
+NO_FINGERPRINT: Final = 0  # of a payment without an id: it repeats no other
 LATEST_TIME: Final = 2**52 - 1  # 2112-09-17, microseconds: later ones leave no room beside them
 EARLIEST_TIME: Final = -(2**52)
 
@@ -210,7 +210,7 @@ def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, window
             block = blocks[block + OLDER] * BLOCK_WORDS
             fill = ENTRIES
     repeated = False
-    if may_repeat and time > oldest_kept:
+    if may_repeat:
         repeated, block, fill, end_total = _find(blocks, block, fill, end_total, stamp, amount)
     count = 0
     first_total = end_total
@@ -385,7 +385,7 @@ def observe(
         time = times[i]
         watermark = max(header[WATERMARK], time)
         oldest_kept = max(watermark - longest - grace, EARLIEST_TIME)
-        stamp = time << FINGERPRINT_BITS | (fingerprints[i] & FINGERPRINTS)
+        stamp = time << FINGERPRINT_BITS | fingerprints[i]
         may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
         later, repeated = 0, False

@@ -1,4 +1,6 @@
+import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +40,23 @@ def test_every_record_has_one_outcome_and_the_metrics_agree(scene):
     for reason in letters:
         assert consumer.total("dead_letters_total", f'reason="{reason}"') == sent[reason]
     assert consumer.total("labels_read_total") == len(history.labels)
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once"])
+def test_a_state_with_a_limit_is_cold_where_it_is_not_exact(scene):
+    """60 cards do not fit: what STATE_COLD is not said of has the oracle's features."""
+    consumer, begin = scene.start(state={"max_bytes": 4_000}), time.monotonic()
+    scene.upstream.send_mixed(1_000)
+    scene.wait_done()
+    time.sleep(max(0.0, begin + 8 - time.monotonic()))  # sizes are told every 5 s, between batches
+    scene.upstream.send_mixed(10)
+
+    scene.wait_done()
+
+    history = replace(scene.history(), allowed=frozenset({"LATE_EVENT", "STATE_COLD"}))
+    assert check(history) == []
+    assert consumer.total("state_evicted_cards_total") > 0
+    assert consumer.total("state_bytes") <= 4 * 4_000
 
 
 @pytest.mark.parametrize(

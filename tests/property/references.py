@@ -42,7 +42,7 @@ class ReferenceWindows:
         self.watermark = max(self.watermark, time)
         gone = self.watermark - max(self.windows) - self.grace
         this, held = (time, amount, event), self.payments[card]
-        is_repeat = enters and event is not None and this in held and time > gone
+        is_repeat = enters and event is not None and this in held
         earlier = held[: held.index(this)] if is_repeat else [p for p in held if p[0] <= time]
         counts, sums = [], []
         for window in sorted(self.windows):

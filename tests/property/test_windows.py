@@ -17,7 +17,7 @@ IN_TIME = np.zeros(100, np.bool_)
 steps = st.one_of(st.integers(-60, 30), st.integers(0, 3), st.sampled_from([0, 100, 400, -400]))
 amounts = st.one_of(st.integers(-1_000, 1_000), st.sampled_from([LARGE, -LARGE]))
 few_cards = st.integers(0, 2)
-fingerprints = st.sampled_from([-1, 0, 1, kernel.FINGERPRINTS])
+fingerprints = st.sampled_from([kernel.NO_FINGERPRINT, 1, 2, kernel.FINGERPRINTS])
 
 
 @st.composite
@@ -76,7 +76,7 @@ def observe(state, batch):
 def expected(log):
     reference = ReferenceWindows(WINDOWS, GRACE)
     return [
-        reference.observe(card, time, amount, None if event < 0 else event, enters=enters)
+        reference.observe(card, time, amount, event or None, enters=enters)
         for card, time, amount, event, enters in log
     ]
 
@@ -122,7 +122,7 @@ def test_windows_hold_what_a_list_of_all_payments_says(case):
 def test_a_log_in_order_that_comes_again_is_scored_as_before(steps, order):
     """Whatever comes between a payment and its repeat, within the grace: equal, bit for bit."""
     log, now = [], 10_000
-    for number, (passed, card, amount) in enumerate(steps):
+    for number, (passed, card, amount) in enumerate(steps, 1):
         now += passed
         log.append((card, now, amount, number, True))
     again = [k for k in order if k < len(log) and log[k][1] >= now - GRACE]
@@ -175,7 +175,7 @@ def test_a_state_with_a_limit_is_exact_or_says_that_it_is_cold(seed, max_bytes, 
     rng = np.random.default_rng(seed)
     n = 400
     times = 10_000 + np.cumsum(rng.integers(0, 6, n)) - rng.integers(0, GRACE + 9, n)
-    columns = rng.integers(0, cards, n), times, rng.integers(-9, 99, n), rng.integers(-1, 2_048, n)
+    columns = rng.integers(0, cards, n), times, rng.integers(-9, 99, n), rng.integers(0, 2_048, n)
     log = list(zip(*(column.tolist() for column in columns), [True] * n, strict=True))
     state, unlimited = fresh(max_bytes or 1), fresh()
     evicted = 0
@@ -214,7 +214,7 @@ def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
     log = list(
         zip(
             rng.integers(0, cards, n).tolist(), times.tolist(),
-            rng.integers(-9, 1_000, n).tolist(), rng.integers(-1, 2_048, n).tolist(),
+            rng.integers(-9, 1_000, n).tolist(), rng.integers(0, 2_048, n).tolist(),
             (rng.random(n) < 0.9).tolist(), strict=True,
         )
     )  # fmt: skip
@@ -242,7 +242,7 @@ def test_busy_cards_are_measured_across_many_blocks(seed, burst, gap):
     log = list(
         zip(
             rng.integers(0, 2, n).tolist(), times.tolist(),
-            rng.integers(-9, 100, n).tolist(), rng.integers(-1, 2_048, n).tolist(), [True] * n,
+            rng.integers(-9, 100, n).tolist(), rng.integers(0, 2_048, n).tolist(), [True] * n,
             strict=True,
         )
     )  # fmt: skip

@@ -25,7 +25,7 @@ def observe(state, payments, *, enters=True):
     A fourth item is the fingerprint of the event id.
     """
     n = len(payments)
-    rows = [payment if len(payment) == 4 else (*payment, -1) for payment in payments]
+    rows = [payment if len(payment) == 4 else (*payment, 0) for payment in payments]
     cards, times, amounts, ids = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     width = len(state._windows)
     counts, sums, late = (
@@ -153,7 +153,7 @@ def test_a_repeated_payment_is_measured_as_the_first_was_and_not_added():
 
 
 @pytest.mark.parametrize("other", [(1, 1_000, 5, 8), (1, 1_000, 6, 7), (1, 1_001, 5, 7),
-                                   (2, 1_000, 5, 7), (1, 1_000, 5, -1)])  # fmt: skip
+                                   (2, 1_000, 5, 7), (1, 1_000, 5, 0)])  # fmt: skip
 def test_another_id_amount_time_or_card_is_another_payment(other):
     """And so is one that has no id."""
     state = card_windows()
@@ -175,7 +175,7 @@ def test_payments_without_ids_are_never_repeats_of_each_other():
 def test_a_repeat_is_found_across_blocks_of_payments_of_one_time():
     """Forty in one microsecond take several blocks."""
     state = card_windows()
-    log = [(1, 1_000, 5, number) for number in range(40)]
+    log = [(1, 1_000, 5, number) for number in range(1, 41)]
     counts, sums, _ = observe(state, log)
 
     assert observe(state, log) == (counts, sums, [False] * 40)
@@ -347,7 +347,7 @@ def test_cards_that_share_a_place_in_the_index_are_told_apart():
     counts, sums, late = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros(n, bool)
 
     state.observe(
-        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.full(n, -1),
+        np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.zeros(n, np.int64),
         np.ones(n, bool), counts, sums, late,
     )  # fmt: skip
 
@@ -362,7 +362,7 @@ def test_only_the_rows_asked_for_are_observed():
     counts, sums = np.full((n, 3), -1, np.int64), np.full((n, 3), -1, np.int64)
 
     state.observe(
-        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.full(n, -1),
+        np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.zeros(n, np.int64),
         np.ones(n, bool), counts, sums, np.zeros(n, bool),
     )  # fmt: skip
 
