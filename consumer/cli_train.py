@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 import schemas
 from consumer.adapters.kafka_clients import reader_config
+from consumer.adapters.label_log import fold_labels
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
 from consumer.core.batch import Events
@@ -61,7 +62,7 @@ def run_train(options: TrainOptions) -> None:
     known_by = _micros("--known-by", options.known_by) if options.known_by else NEVER - 1
     if options.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"--engine: {options.engine!r} is none of auto, {', '.join(ENGINES)}")
-    frauds = TerminalFrauds(_versions("label"), _seconds("--settle", options.settle))
+    frauds = TerminalFrauds(schemas.versions("label"), _seconds("--settle", options.settle))
     with _progress() as tell:
         tell("reading payments and labels")
         history = _history(options, frauds)
@@ -123,12 +124,10 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
 
 
 def _from_topics(settings: Settings, frauds: TerminalFrauds) -> History:
-    decoder = PaymentDecoder(_versions("transaction"))
+    decoder = PaymentDecoder(schemas.versions("transaction"))
     config = reader_config(settings, lambda _: None)
     with _reader(config, settings.topics.labels) as labels:
-        for messages in labels.scan(labels.partitions(10)):
-            records = as_records(settings.topics.labels, messages)
-            frauds.add(records.values, records.timestamps.tolist())
+        fold_labels(labels, frauds)
     with _reader(config, settings.topics.input) as reader:
         return from_events(_events(reader, decoder, settings.topics.input), frauds.published_at)
 
@@ -145,10 +144,6 @@ def _reader(config: Mapping[str, object], topic: str) -> Iterator[LogReader]:
         yield reader
     finally:
         reader.close()
-
-
-def _versions(name: str) -> list[schemas.Schema]:
-    return [*schemas.released(name), schemas.load(name)]
 
 
 def _micros(option: str, text: str) -> int:

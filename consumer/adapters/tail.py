@@ -125,7 +125,7 @@ def _reader_of(kind: str) -> Callable[[Message], dict[str, Any]]:
     name = _SCHEMAS[kind]
     parsed = {
         schemas.single_object_header(schema): fastavro.parse_schema(schema)
-        for schema in [*schemas.released(name), schemas.load(name)]
+        for schema in schemas.versions(name)
     }
 
     def show(message: Message) -> dict[str, Any]:
