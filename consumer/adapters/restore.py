@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Message
-
 from consumer.adapters.log_reader import LogReader
+from consumer.adapters.message_columns import as_records
 from consumer.core.decode import PaymentDecoder
 from consumer.core.restore import SAMPLE, Plan, Reach, plan_restore
 from consumer.core.state import ALWAYS, VelocityState
@@ -43,9 +42,11 @@ class StateRestorer:
         self._state.drop(partition)
 
     def _latest_time_from(self, partition: int) -> Callable[[int], int | None]:
+        """A record that is refused says nothing of the time: one from 2099 would hide history."""
+
         def latest_time(offset: int) -> int | None:
-            values = list(map(Message.value, self._reader.read(partition, offset, SAMPLE)))
-            times = self._decoder.event_times(values)
-            return int(times.max()) if len(times) else None
+            messages = self._reader.read(partition, offset, SAMPLE)
+            payments, _ = self._decoder.decode(as_records(self._reader.topic, messages))
+            return int(payments.times.max()) if len(payments) else None
 
         return latest_time
