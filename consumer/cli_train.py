@@ -1,6 +1,6 @@
 """`fraudstream train`: brings payments and labels to the trainer, from wherever they are kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,13 +9,13 @@ from typing import Final, cast
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 import schemas
 from consumer.adapters.kafka_clients import reader_config
 from consumer.adapters.label_log import fold_labels
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
+from consumer.cli_progress import progress
 from consumer.core.batch import Events
 from consumer.core.decode import PaymentDecoder
 from consumer.core.engines import ENGINES
@@ -63,7 +63,8 @@ def run_train(options: TrainOptions) -> None:
     if options.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"--engine: {options.engine!r} is none of auto, {', '.join(ENGINES)}")
     frauds = TerminalFrauds(schemas.versions("label"), _seconds("--settle", options.settle))
-    with _progress() as tell:
+    with progress() as steps:
+        tell = steps.begin
         tell("reading payments and labels")
         history = _history(options, frauds)
         window = (begin - int(_seconds("--warm-up", options.warm_up) * 1_000_000), end)
@@ -159,25 +160,3 @@ def _seconds(option: str, text: str) -> float:
         return cast(float, parse_duration(text))
     except ValueError as error:
         raise ConfigError(f"{option}: {error}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is being done and for how long; without a terminal, a line for each step."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        running: list[TaskID] = []
-
-        def tell(text: str) -> None:
-            finish()
-            running.append(progress.add_task(text, total=None))
-            if not console.is_terminal:
-                console.print(text)
-
-        def finish() -> None:
-            for task in running:
-                progress.update(task, total=1, completed=1)
-
-        yield tell
-        finish()

@@ -13,6 +13,7 @@ _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_TIMEOUT_SECONDS: Final = 5.0
 _MOST_RECORDS: Final = 10_000
+_FILL_SECONDS: Final = 0.05
 
 
 class LogReader:
@@ -24,7 +25,9 @@ class LogReader:
 
     def __init__(self, config: dict[str, Any], topic: str) -> None:
         """`config` is that of kafka_clients.reader_config."""
-        self._consumer: Final = Consumer({**config, "enable.partition.eof": True})
+        # A fetch at the end of a partition would hold up the next place to read for half a second.
+        quick = {"fetch.wait.max.ms": "10"}
+        self._consumer: Final = Consumer({**quick, **config, "enable.partition.eof": True})
         self.topic = topic
 
     def partitions(self, timeout_seconds: float) -> list[int]:
@@ -111,7 +114,7 @@ class LogReader:
         try:
             while waiting:
                 records = []
-                for message in self._consumer.consume(most, timeout=0.5):
+                for message in self._consumer.consume(most, timeout=_FILL_SECONDS):
                     if _is_passing(message.error()):
                         continue
                     partition, offset = place(message)
