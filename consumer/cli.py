@@ -221,6 +221,14 @@ def explain(context: typer.Context) -> None:
     _hand_over(context, command)
 
 
+@app.command(**_ELSEWHERE)
+def replay(context: typer.Context) -> None:
+    """Score a period again with another model, and report what would change."""
+    from consumer.cli_replay import replay as command
+
+    _hand_over(context, command)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
