@@ -17,7 +17,7 @@ from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.model_bundle import load_bundle
 from consumer.cli_progress import progress
 from consumer.errors import ConfigError, FatalError
-from consumer.explanation import Explainer, Explanation, reason_words
+from consumer.explanation import Explanation, PaymentExplainer, reason_words
 from consumer.settings import load_settings, parse_duration
 from consumer.telemetry import configure_logging
 
@@ -62,7 +62,7 @@ def explain(
     with (
         log_faults(),
         progress() as steps,
-        closing(Explainer(settings, bundle, steps)) as explainer,
+        closing(PaymentExplainer(settings, bundle, steps)) as explainer,
     ):
         if event_id is not None:
             partition, offset = explainer.locate(event_id, begin, limit)

@@ -80,7 +80,7 @@ class Explanation:
         return self.published is not None and not self.differences
 
 
-class Explainer:
+class PaymentExplainer:
     """Explains payments of one configuration and bundle. Reads beside the group, by offset."""
 
     def __init__(self, settings: Settings, bundle: Bundle, steps: Steps) -> None:

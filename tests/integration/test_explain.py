@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from tests.builders import DAY, label, tiny_bundle
 from tests.integration.history import decode, source
@@ -172,3 +172,37 @@ def test_the_table_says_all_of_it(scene):
     assert f"{flagged['decision']}, score {flagged['score']}" in text
     assert f"contribution {flagged['reasons'][0]['contribution']:.3f}" in text
     assert "equal bit for bit to" in text
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once"])
+def test_a_payment_that_is_not_scored_yet_is_answered_all_the_same(scene):
+    """With what is known now; there is nothing to compare it with, which is exit code 1."""
+    scene.upstream.send_mixed(50)
+    sent = scene.upstream.journal.sent[30]
+
+    code, answer = explained(scene.config("explain"), *at((sent.partition, sent.offset)))
+
+    assert (code, answer["published"], answer["equal"]) == (1, None, False)
+    assert answer["compared"] == "nothing"
+    assert 0 < answer["prediction"]["probability"] < 1
+    assert any("no prediction is published" in note for note in answer["notes"])
+
+
+def test_a_marker_of_a_transaction_is_no_record(real, scene):
+    """Upstream may produce in transactions: the offset after the last record is a marker's."""
+    sent = scene.upstream.traffic.payment()
+    producer = Producer(
+        {"bootstrap.servers": scene.address, "transactional.id": scene.topics.group, "log_level": 0}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(scene.topics.payments, sent.value, sent.key, 2)
+    producer.commit_transaction(30)
+    config = scene.config("explain")
+
+    code, said = explained(config, *at((2, 1)))
+
+    assert code == 78
+    assert "offset 1 of" in said
+    assert "holds no record, but a transaction's marker" in said
+    assert explained(config, *at((2, 0)))[1]["transaction"]["card_id"].encode() == sent.key
