@@ -16,7 +16,6 @@ from confluent_kafka import KafkaError, KafkaException, libversion
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 import schemas
-from consumer import __version__
 from consumer.adapters import kafka_clients
 from consumer.adapters.http_server import HttpServer
 from consumer.adapters.kafka_errors import kafka_error
@@ -27,24 +26,18 @@ from consumer.adapters.lag import LagMonitor
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
-from consumer.adapters.snapshots import SnapshotStore
 from consumer.adapters.snapshotter import Snapshotter
 from consumer.adapters.topics import require_topics
+from consumer.assembly import Parts, assemble, make_pipeline, snapshot_store, state_contract
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
-from consumer.core.dead_letter import DeadLetters
 from consumer.core.decide import Explainer
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
-from consumer.core.feature_sets import FeatureSet
-from consumer.core.features import FeatureStep
-from consumer.core.labels import TerminalFrauds
-from consumer.core.snapshot import Contract
 from consumer.core.state import VelocityState
 from consumer.core.warm_up import warm_up
 from consumer.errors import FatalError, OutageError
 from consumer.loop import Loop
-from consumer.pipeline import Pipeline
 from consumer.settings import Settings
 from consumer.telemetry import Telemetry
 
@@ -107,26 +100,14 @@ class App:
 
     def _build(self) -> None:
         settings, telemetry, bundle = self._settings, self._telemetry, self._bundle
-        transactions = [*schemas.released("transaction"), schemas.load("transaction")]
-        self._decoder = PaymentDecoder(
-            transactions,
-            max_bytes=settings.input.max_value_bytes,
-            furthest_ahead_seconds=settings.input.max_future,
-            refuse_card_numbers=settings.input.refuse_card_numbers,
-        )
-        state = VelocityState(
-            bundle.feature_set.windows,
-            micros(settings.windows.grace),
-            micros(settings.alerts.window),
-            settings.state.max_bytes,
-        )
+        parts = assemble(settings, bundle)
         reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
-        self._build_snapshots(state)
+        self._build_snapshots(parts.state)
         control = BatchControl(settings.batch.max_records, settings.batch.max_wait)
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
             settings.topics.input,
-            self._make_restorer(reader_config, state),
+            self._make_restorer(parts, reader_config),
             control,
             telemetry,
             incremental=kafka_clients.uses_incremental_rebalance(settings.kafka),
@@ -135,36 +116,33 @@ class App:
             LogReader(reader_config, settings.topics.input),
             self._source, telemetry, settings.lag.interval,
         )  # fmt: skip
-        frauds = TerminalFrauds(
-            [*schemas.released("label"), schemas.load("label")], settings.labels.settle
-        )
         self._labels = LabelFeed(
             kafka_clients.reader_config(settings, self._on_error("labels")),
-            settings.topics.labels, frauds, telemetry, settings.labels.max_wait,
+            settings.topics.labels, parts.frauds, telemetry, settings.labels.max_wait,
         )  # fmt: skip
         self._sink = self._make_sink()
-        pipeline = self._make_pipeline(state, frauds, bundle)
+        pipeline = make_pipeline(parts, self._labels, self._sink, telemetry)
         self._loop = Loop(
-            self._source, pipeline, state, control, telemetry, settings.delivery.outage_limit
+            self._source, pipeline, parts.state, control, telemetry, settings.delivery.outage_limit
         )
 
     def _build_snapshots(self, state: VelocityState) -> None:
         settings = self._settings
         self._snapshot_loader: SnapshotLoader | None = None
         self._snapshotter: Snapshotter | None = None
-        if not settings.state.url:
+        store = snapshot_store(settings)
+        if store is None:
             return
-        store = SnapshotStore(settings.state.url, settings.group, settings.topics.input)
-        contract = state_contract(settings, self._bundle.feature_set)
+        contract = state_contract(settings, self._bundle)
         self._snapshot_loader = SnapshotLoader(store, contract, state, self._telemetry)
         self._snapshotter = Snapshotter(
             store, state, contract, settings.state.snapshot_interval, self._telemetry
         )
 
-    def _make_restorer(self, reader_config: dict[str, Any], state: VelocityState) -> StateRestorer:
+    def _make_restorer(self, parts: Parts, reader_config: dict[str, Any]) -> StateRestorer:
         self._restore_reader = LogReader(reader_config, self._settings.topics.input)
         return StateRestorer(
-            self._restore_reader, self._decoder, state, self._telemetry,
+            self._restore_reader, parts.decoder, parts.state, self._telemetry,
             self._snapshot_loader, self._on_part,
         )  # fmt: skip
 
@@ -180,29 +158,6 @@ class App:
             return AtLeastOnceSink(config, self._source, limit)
         configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
         return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
-
-    def _make_pipeline(
-        self, state: VelocityState, frauds: TerminalFrauds, bundle: Bundle
-    ) -> Pipeline:
-        settings, identity = self._settings, bundle.identity
-        topics = settings.topics
-        return Pipeline(
-            decoder=self._decoder,
-            labels=self._labels,
-            features=FeatureStep(bundle.feature_set, state, frauds),
-            model=bundle.model,
-            policy=bundle.policy,
-            explainer=Explainer(bundle.feature_set, bundle.genuine_medians),
-            predictions=PredictionEncoder(topics.predictions, topics.input, identity),
-            alerts=AlertEncoder(
-                topics.alerts, topics.input, identity, micros(settings.alerts.window)
-            ),
-            dead_letters=DeadLetters(settings.dead_letter_topic, __version__),
-            sink=self._sink,
-            state=state,
-            telemetry=self._telemetry,
-            clock=lambda: time.time_ns() // 1_000,
-        )
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:
@@ -285,21 +240,3 @@ def rehearse(bundle: Bundle) -> None:
         PredictionEncoder("", "", bundle.identity),
         AlertEncoder("", "", bundle.identity, alert_window=1),
     )
-
-
-def state_contract(settings: Settings, feature_set: FeatureSet) -> Contract:
-    """Return what the numbers in a state of this configuration mean."""
-    writers = [*schemas.released("transaction"), schemas.load("transaction")]
-    fingerprints = {schemas.single_object_header(writer)[2:].hex() for writer in writers}
-    return Contract(
-        feature_set=feature_set.name,
-        windows=dict(feature_set.windows),
-        grace=micros(settings.windows.grace),
-        alert_window=micros(settings.alerts.window),
-        schemas=sorted(fingerprints),
-    )
-
-
-def micros(seconds: float) -> int:
-    """Return seconds as whole microseconds."""
-    return round(seconds * 1_000_000)

@@ -4,11 +4,11 @@ The command line `fraudstream`: composes consumer, training and producer_sim, ea
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -50,6 +50,21 @@ WarmUpOption = Annotated[
     str | None,
     typer.Option(help="Payments before begin, to fill windows.", show_default="the longest window"),
 ]
+
+
+_ELSEWHERE: Final[dict[str, Any]] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
+"""Of a command whose options are declared where it is, and read when it is asked for."""
+
+
+def _hand_over(context: typer.Context, command: Callable[..., None]) -> None:
+    """Let the command read the arguments itself."""
+    inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    inner.command()(command)
+    with _exit_codes():
+        inner(context.args, prog_name=f"fraudstream {context.info_name}")
 
 
 @contextmanager
@@ -272,17 +287,28 @@ def evaluate(
         )
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+@app.command(**_ELSEWHERE)
 def simulate(context: typer.Context) -> None:
     """Publish card payments, and labels when they become known."""
-    from producer_sim.command import simulate as run_simulation
+    from producer_sim.command import simulate as command
 
-    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command.command()(run_simulation)
-    command(context.args, prog_name="fraudstream simulate")
+    _hand_over(context, command)
+
+
+@app.command(**_ELSEWHERE)
+def explain(context: typer.Context) -> None:
+    """Show why a payment got its score, and whether it would get it again."""
+    from consumer.cli_explain import explain as command
+
+    _hand_over(context, command)
+
+
+@app.command(**_ELSEWHERE)
+def replay(context: typer.Context) -> None:
+    """Score a period again with another model, and report what would change."""
+    from consumer.cli_replay import replay as command
+
+    _hand_over(context, command)
 
 
 def _feature_set(name: str) -> "FeatureSet":

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.adapters.model_bundle import Bundle, load_bundle
-from consumer.cli_history import GRACE, HistoryOptions, micros, progress, read_history, seconds
+from consumer.cli_history import GRACE, HistoryOptions, micros, read_history, seconds
+from consumer.cli_progress import progress
 from consumer.core.feature_sets import DAY
 from consumer.core.labels import TerminalFrauds
 from consumer.core.score import ScoreInvalidError, score
@@ -48,7 +49,8 @@ def run_evaluate(options: EvaluateOptions) -> None:
     bundles = [load_bundle(path, allow_pickle=options.allow_pickle) for path in options.bundles]
     first, days_each = _shares(options)
     circumstances = Circumstances(_labels_in_words(options.history), options.review_cost)
-    with progress() as tell:
+    with progress() as steps:
+        tell = steps.begin
         tell("reading payments and labels")
         feature_sets = {bundle.feature_set.name: bundle.feature_set for bundle in bundles}
         history, frauds = read_history(options.history, feature_sets.values())

@@ -1,6 +1,6 @@
 """Payments and labels for `train` and `evaluate`, from wherever they are kept."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
-from confluent_kafka import KafkaException
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from confluent_kafka import KafkaException, Message
 
 import schemas
 from consumer.adapters.kafka_clients import reader_config
+from consumer.adapters.label_log import fold_labels
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
 from consumer.adapters.topics import too_wide
@@ -62,7 +61,7 @@ def read_history(
     Raises ConfigError with a sentence for what cannot be read, or what a topic's partitions keep
     these feature sets from counting; FatalError when a topic cannot be read.
     """
-    frauds = TerminalFrauds(_versions("label"), seconds("--settle", options.settle))
+    frauds = TerminalFrauds(schemas.versions("label"), seconds("--settle", options.settle))
     return _history(options, feature_sets, frauds), frauds
 
 
@@ -107,15 +106,16 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
 def _from_topics(
     settings: Settings, feature_sets: Collection[FeatureSet], frauds: TerminalFrauds
 ) -> History:
-    decoder = PaymentDecoder(_versions("transaction"))
-    scenarios = AvroDecoder(_versions("label"), _SCENARIO, settings.input.max_value_bytes)
+    decoder = PaymentDecoder(schemas.versions("transaction"))
+    scenarios = AvroDecoder(schemas.versions("label"), _SCENARIO, settings.input.max_value_bytes)
     scenario_of: dict[bytes, str] = {}
     config = reader_config(settings, lambda _: None)
+
+    def note(messages: list[Message]) -> None:
+        scenario_of.update(_scenarios(scenarios, list(map(Message.value, messages))))
+
     with _reader(config, settings.topics.labels) as labels:
-        for messages in labels.scan(labels.partitions(10)):
-            records = as_records(settings.topics.labels, messages)
-            frauds.add(records.values, records.timestamps.tolist())
-            scenario_of |= _scenarios(scenarios, records.values)
+        fold_labels(labels, frauds, see=note)
     with _reader(config, settings.topics.input) as reader:
         topic, width = settings.topics.input, len(reader.partitions(10))
         if faults := [fault for one in feature_sets for fault in too_wide(one, topic, width)]:
@@ -150,10 +150,6 @@ def _reader(config: Mapping[str, object], topic: str) -> Iterator[LogReader]:
         reader.close()
 
 
-def _versions(name: str) -> list[schemas.Schema]:
-    return [*schemas.released(name), schemas.load(name)]
-
-
 def micros(option: str, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
@@ -167,25 +163,3 @@ def seconds(option: str, text: str) -> float:
         return cast(float, parse_duration(text))
     except ValueError as error:
         raise ConfigError(f"{option}: {error}") from error
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Show what is being done and for how long; without a terminal, a line for each step."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        running: list[TaskID] = []
-
-        def tell(text: str) -> None:
-            finish()
-            running.append(progress.add_task(text, total=None))
-            if not console.is_terminal:
-                console.print(text)
-
-        def finish() -> None:
-            for task in running:
-                progress.update(task, total=1, completed=1)
-
-        yield tell
-        finish()

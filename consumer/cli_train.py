@@ -6,7 +6,8 @@ from typing import cast
 
 from rich.console import Console
 
-from consumer.cli_history import GRACE, HistoryOptions, micros, progress, read_history, seconds
+from consumer.cli_history import GRACE, HistoryOptions, micros, read_history, seconds
+from consumer.cli_progress import progress
 from consumer.core.engines import ENGINES
 from consumer.core.feature_sets import FeatureSet
 from consumer.errors import ConfigError
@@ -40,7 +41,8 @@ def run_train(options: TrainOptions) -> None:
     feature_set, warm_up = options.feature_set, options.feature_set.longest_window
     if options.warm_up:
         warm_up = int(seconds("--warm-up", options.warm_up) * 1_000_000)
-    with progress() as tell:
+    with progress() as steps:
+        tell = steps.begin
         tell("reading payments and labels")
         history, frauds = read_history(options.history, [feature_set])
         history = history.between(begin - warm_up, end)

@@ -3,9 +3,8 @@
 import gc
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from consumer.adapters.kafka_source import KafkaSource
 from consumer.core.batching import BatchControl
 from consumer.core.score import ScoreInvalidError
 from consumer.core.state import VelocityState
@@ -19,6 +18,19 @@ _SECONDS_BETWEEN_HOUSEKEEPING: Final = 5.0
 _PAUSE_AFTER_ABORT_SECONDS: Final = 0.05
 
 
+class Source(Protocol):
+    """Where batches come from."""
+
+    def poll(self) -> Records:
+        """Return the next records, none when there are none."""
+
+    def settled(self, records: Records) -> None:
+        """The batch is committed: go on after it."""
+
+    def rewind(self) -> None:
+        """Go back to what is not settled."""
+
+
 class Loop:
     """
     Polls and processes until told to stop.
@@ -29,7 +41,7 @@ class Loop:
 
     def __init__(
         self,
-        source: KafkaSource,
+        source: Source,
         pipeline: Pipeline,
         state: VelocityState,
         control: BatchControl,

@@ -8,11 +8,10 @@ from typing import Final, Protocol
 import numpy as np
 
 from consumer.core.alerts import AlertEncoder
-from consumer.core.batch import LabelsKnown
+from consumer.core.batch import Decisions, Events, LabelsKnown, Rows
 from consumer.core.dead_letter import DeadLetters
 from consumer.core.decide import Explainer, Policy, decide
 from consumer.core.decode import PaymentDecoder
-from consumer.core.encode import PredictionEncoder
 from consumer.core.features import FeatureStep
 from consumer.core.model import Model
 from consumer.core.score import score
@@ -26,6 +25,21 @@ class Labels(Protocol):
 
     def catch_up(self) -> LabelsKnown:
         """Read the label topic up to its end as it is now."""
+
+
+class Predictions(Protocol):
+    """What a batch's predictions become."""
+
+    def encode(
+        self,
+        events: Events,
+        rows: Rows,
+        decisions: Decisions,
+        labels: LabelsKnown,
+        keys: Sequence[bytes | None],
+        scored_at: int,
+    ) -> Outputs:
+        """Lay out the predictions of the live events; `scored_at` is microseconds."""
 
 
 class Sink(Protocol):
@@ -47,7 +61,7 @@ class Pipeline:
         model: Model,
         policy: Policy,
         explainer: Explainer,
-        predictions: PredictionEncoder,
+        predictions: Predictions,
         alerts: AlertEncoder,
         dead_letters: DeadLetters,
         sink: Sink,

@@ -31,6 +31,11 @@ def released(name: str) -> list[Schema]:
     return [_read(f"released/{file}") for file in versions]
 
 
+def versions(name: str) -> list[Schema]:
+    """Return every version of `name` that may be read: the released ones, and this build's."""
+    return [*released(name), load(name)]
+
+
 def fingerprint(schema: Schema) -> bytes:
     """
     Return the CRC-64-AVRO fingerprint of the schema's canonical form: 8 bytes, little-endian.

@@ -1,17 +1,19 @@
 """Read a topic by offset, beside the consumer group: ends, beginnings, single records."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place
+from consumer.adapters.kafka_errors import Consequence, consequence
 
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_TIMEOUT_SECONDS: Final = 5.0
 _MOST_RECORDS: Final = 10_000
+_FILL_SECONDS: Final = 0.05
 
 
 class LogReader:
@@ -23,15 +25,17 @@ class LogReader:
 
     def __init__(self, config: dict[str, Any], topic: str) -> None:
         """`config` is that of kafka_clients.reader_config."""
-        self._consumer: Final = Consumer({**config, "enable.partition.eof": True})
-        self._topic = topic
+        # A fetch at the end of a partition would hold up the next place to read for half a second.
+        quick = {"fetch.wait.max.ms": "10"}
+        self._consumer: Final = Consumer({**quick, **config, "enable.partition.eof": True})
+        self.topic = topic
 
     def partitions(self, timeout_seconds: float) -> list[int]:
         """
         Return the partitions of the topic, none when it does not exist. Raises KafkaException.
         """
-        metadata = self._consumer.list_topics(self._topic, timeout=timeout_seconds)
-        found = metadata.topics.get(self._topic)
+        metadata = self._consumer.list_topics(self.topic, timeout=timeout_seconds)
+        found = metadata.topics.get(self.topic)
         if found is None or found.error is not None:
             return []
         return sorted(found.partitions)
@@ -44,13 +48,24 @@ class LogReader:
         """Return each partition's first offset that retention has left. Raises KafkaException."""
         return self._offsets(partitions, _EARLIEST, timeout_seconds)
 
+    def since(
+        self, partitions: Iterable[int], timestamp: int, timeout_seconds: float
+    ) -> dict[int, int]:
+        """
+        Return each partition's first offset of a record with that timestamp (milliseconds) or a
+        later one, its end where there is none. Raises KafkaException.
+        """
+        found = self._offsets(partitions, max(0, timestamp), timeout_seconds)
+        ends = self.ends([p for p, offset in found.items() if offset < 0], timeout_seconds)
+        return found | ends
+
     def read(self, partition: int, offset: int, count: int) -> list[Message]:
         """
         Return up to `count` records from `offset` on; fewer at the end of the partition.
 
         Raises KafkaException when the broker does not answer in time.
         """
-        self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+        self._consumer.assign([TopicPartition(self.topic, partition, offset)])
         deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
         found: list[Message] = []
         try:
@@ -77,22 +92,46 @@ class LogReader:
         """
         ends = self.ends(partitions, _READ_TIMEOUT_SECONDS)
         begins = self.beginnings(ends, _READ_TIMEOUT_SECONDS)
-        waiting = {partition for partition, end in ends.items() if begins[partition] < end}
-        self._consumer.assign([TopicPartition(self._topic, p, begins[p]) for p in waiting])
+        return self.between(
+            {partition: (begins[partition], end) for partition, end in ends.items()}
+        )
+
+    def between(
+        self, ranges: Mapping[int, tuple[int, int]], most: int = _MOST_RECORDS
+    ) -> Iterator[list[Message]]:
+        """
+        Yield the records [begin, end) of each partition, in its order, `most` of them at a time.
+
+        Nothing else may be read here before the last is taken or the iterator is closed. Raises
+        KafkaException when the broker goes silent, or what is to be read is gone and the
+        configuration has it so.
+        """
+        ends = {partition: end for partition, (begin, end) in ranges.items() if begin < end}
+        waiting = set(ends)
+        begins = [TopicPartition(self.topic, partition, ranges[partition][0]) for partition in ends]
+        self._consumer.assign(begins)
         deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
-        while waiting:
-            messages = self._consumer.consume(_MOST_RECORDS, timeout=0.5)
-            for message in messages:
-                partition, offset = place(message)
-                if offset + (message.error() is None) >= ends[partition]:
-                    waiting.discard(partition)
-            records = [message for message in messages if message.error() is None]
-            if records:
-                deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
-                yield records
-            elif time.monotonic() > deadline:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        self._consumer.unassign()
+        try:
+            while waiting:
+                records = []
+                for message in self._consumer.consume(most, timeout=_FILL_SECONDS):
+                    if _is_passing(message.error()):
+                        continue
+                    partition, offset = place(message)
+                    is_record = message.error() is None
+                    if is_record and offset < ends[partition]:
+                        records.append(message)
+                    if offset + is_record >= ends[partition] and partition in waiting:
+                        waiting.discard(partition)
+                        self._consumer.pause([TopicPartition(self.topic, partition)])
+                if records:
+                    yield records
+                    deadline = time.monotonic() + _READ_TIMEOUT_SECONDS
+                elif time.monotonic() > deadline:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        finally:
+            self._consumer.resume(begins)  # the client would remember a pause past the assignment
+            self._consumer.unassign()
 
     def close(self) -> None:
         """Close the client."""
@@ -101,7 +140,7 @@ class LogReader:
     def _offsets(self, partitions: Iterable[int], at: int, timeout: float) -> dict[int, int]:
         # A logical offset in place of the timestamp asks for all partitions in one request;
         # get_watermark_offsets() takes one request for each.
-        wanted = [TopicPartition(self._topic, partition, at) for partition in partitions]
+        wanted = [TopicPartition(self.topic, partition, at) for partition in partitions]
         if not wanted:
             return {}
         answered = self._consumer.offsets_for_times(wanted, timeout=timeout)
@@ -109,3 +148,12 @@ class LogReader:
             if part.error is not None:
                 raise KafkaException(part.error)
         return {part.partition: part.offset for part in answered}
+
+
+def _is_passing(error: KafkaError | None) -> bool:
+    """Say whether an error may pass by itself; raise KafkaException for one that will not."""
+    if error is None or error.code() == KafkaError._PARTITION_EOF:
+        return False
+    if consequence(error) is Consequence.RETRY:
+        return True
+    raise KafkaException(error)

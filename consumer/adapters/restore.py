@@ -4,9 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from confluent_kafka import Message
-
 from consumer.adapters.log_reader import LogReader
+from consumer.adapters.message_columns import as_records
 from consumer.adapters.snapshots import SnapshotStore
 from consumer.core.decode import PaymentDecoder
 from consumer.core.restore import SAMPLE, Plan, Reach, plan_from_snapshot, plan_restore
@@ -67,8 +66,8 @@ class StateRestorer:
         decoder: PaymentDecoder,
         state: VelocityState,
         telemetry: Telemetry,
-        snapshots: SnapshotLoader | None,
-        on_part: Callable[[int, int], None],
+        snapshots: SnapshotLoader | None = None,
+        on_part: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         """
         `reader` reads the input topic, beside the group. `on_part(partition, next_offset)` is told
@@ -123,9 +122,11 @@ class StateRestorer:
         self._state.drop(partition)
 
     def _latest_time_from(self, partition: int) -> Callable[[int], int | None]:
+        """A record that is refused says nothing of the time: one from 2099 would hide history."""
+
         def latest_time(offset: int) -> int | None:
-            values = list(map(Message.value, self._reader.read(partition, offset, SAMPLE)))
-            times = self._decoder.event_times(values)
-            return int(times.max()) if len(times) else None
+            messages = self._reader.read(partition, offset, SAMPLE)
+            payments, _ = self._decoder.decode(as_records(self._reader.topic, messages))
+            return int(payments.times.max()) if len(payments) else None
 
         return latest_time

@@ -1,16 +1,14 @@
 """Show what is on the output topics and the label topic, one line or one JSON object a record."""
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import fastavro
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-import schemas
+from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.kafka_clients import place, reader_config
 from consumer.core.dead_letter import PREFIX
 from consumer.errors import FatalError
@@ -122,19 +120,14 @@ def as_json(shown: Mapping[str, Any]) -> str:
 def _reader_of(kind: str) -> Callable[[Message], dict[str, Any]]:
     if kind == "dead-letters":
         return _show_dead_letter
-    name = _SCHEMAS[kind]
-    parsed = {
-        schemas.single_object_header(schema): fastavro.parse_schema(schema)
-        for schema in [*schemas.released(name), schemas.load(name)]
-    }
+    records = AvroRecords(_SCHEMAS[kind])
 
     def show(message: Message) -> dict[str, Any]:
-        value = message.value() or b""
-        schema = parsed.get(value[:10])
-        if schema is None:
-            return {"unreadable": f"{len(value)} bytes of no known schema", "reasons": []}
-        record: Any = fastavro.schemaless_reader(io.BytesIO(value[10:]), schema, None)
-        return {field: _plain(content) for field, content in record.items()}
+        record = records.read(message.value())
+        if record is None:
+            size = len(message.value() or b"")
+            return {"unreadable": f"{size} bytes of no known schema", "reasons": []}
+        return plain(record)
 
     return show
 
@@ -152,14 +145,3 @@ def _show_dead_letter(message: Message) -> dict[str, Any]:
         "timestamp": stamp.isoformat(), "reason": "", "stage": "", "topic": "",
         "partition": "", "offset": "", **facts, "value_bytes": len(message.value() or b""),
     }  # fmt: skip
-
-
-def _plain(content: Any) -> Any:
-    """Turn what fastavro makes of logical types into what JSON has."""
-    if isinstance(content, datetime):
-        return content.isoformat()
-    if isinstance(content, dict):
-        return {name: _plain(inner) for name, inner in content.items()}
-    if isinstance(content, list):
-        return [_plain(inner) for inner in content]
-    return content if isinstance(content, str | int | float | bool | None) else str(content)

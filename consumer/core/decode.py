@@ -14,7 +14,7 @@ from consumer.core.avro_program import Column
 from consumer.core.batch import Events
 from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.core.symbols import KINDS
-from consumer.records import Longs, Records, Refused, Status
+from consumer.records import Records, Refused, Status
 
 _IDS: Final = ("event_id", "transaction_id", "card_id", "terminal_id")
 _EVENT: Final = _IDS.index("event_id")
@@ -98,9 +98,3 @@ class PaymentDecoder:
         return events.take(np.flatnonzero(statuses == Status.GOOD)), Refused(
             refused, statuses[refused]
         )
-
-    def event_times(self, values: list[bytes | None]) -> Longs:
-        """Return the event times, microseconds, of those values that can be read at all."""
-        columns = self._avro.decode(values)
-        times: Longs = columns.long("event_time")[columns.statuses == Status.GOOD]
-        return times

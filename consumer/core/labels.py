@@ -36,6 +36,23 @@ class _Fraud:
     before: int
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    One span of time in which a payment stands as a fraud: [arrival, revoked), microseconds.
+
+    Labels that say the same of a payment share its claim, known by its `row`.
+    """
+
+    row: int
+    arrival: int
+    revoked: int
+
+    def counts(self, time: int, window: int) -> bool:
+        """Say whether a payment at that time counts it in a window of that length."""
+        return time - window < self.arrival <= time < self.revoked
+
+
 class TerminalFrauds:
     """
     The frauds reported at each terminal, by arrival: published_at + settle.
@@ -76,6 +93,14 @@ class TerminalFrauds:
             for payment, fraud in self._fraud_of_payment.items()
             if self._frauds[fraud.row, kernel.REVOKED] == kernel.NEVER
         }
+
+    def claim(self, label_id: bytes) -> Claim | None:
+        """Return what the label claims, None when it is no fraud or not known."""
+        fraud = self._fraud_of_label.get(label_id)
+        if fraud is None:
+            return None
+        row = self._frauds[fraud.row]
+        return Claim(fraud.row, int(row[kernel.ARRIVAL]), int(row[kernel.REVOKED]))
 
     def add(self, values: Sequence[bytes | None], timestamps: Sequence[int]) -> tuple[int, int]:
         """

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import structlog
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from tests.integration.traffic import PREDICTION, TOMBSTONE
 def command(*arguments: object) -> tuple[int, list[str]]:
     """Run the command in this process; return its exit code and its lines."""
     result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    structlog.reset_defaults()  # the command logs to a stream that is closed by now
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output.splitlines()
 

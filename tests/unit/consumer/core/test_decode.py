@@ -401,12 +401,3 @@ def test_a_schema_with_more_fields_is_scored_the_same():
     assert new.amounts.tolist() == old.amounts.tolist()
     assert new.cards.tolist() == old.cards.tolist()
     assert new.terminals.tolist() == old.terminals.tolist()
-
-
-def test_event_times_are_of_values_that_can_be_read(decoder):
-    """For the search for a place in the log: the rest is passed over."""
-    values = [encoded("transaction", payment(k)) for k in range(3)]
-
-    times = decoder.event_times([None, values[2], b"", values[0], values[1][:-4]])
-
-    assert times.tolist() == [payment(2)["event_time"], payment(0)["event_time"]]

@@ -1,3 +1,5 @@
+import uuid
+
 import numpy as np
 import pytest
 
@@ -287,7 +289,7 @@ def test_training_is_told_when_each_fraud_was_first_published():
 
 def test_old_versions_of_labels_stay_readable():
     """Every released schema is on the allow-list beside today's."""
-    frauds = TerminalFrauds([*schemas.released("label"), schemas.load("label")], settle_seconds=0)
+    frauds = TerminalFrauds(schemas.versions("label"), settle_seconds=0)
 
     assert add(frauds, said()) == (0, 0)
 
@@ -304,3 +306,29 @@ def test_a_claim_reaches_back_to_when_the_one_before_it_was_withdrawn_in_the_end
     add(frauds, said(), withdrawn, newer, earlier, older)
 
     assert [known(frauds, at)[2] for at in (day[0], day[1], day[2])] == [1, 1, 1]
+
+
+def test_a_label_is_told_what_it_claims(frauds):
+    """The span in which its payment stands as a fraud; labels of one payment share it."""
+    first, second = said(1, JANUARY), said(1, JANUARY + DAY, label_id=str(uuid.UUID(int=9)))
+    back = said(2, JANUARY + 3 * DAY, verdict="GENUINE", supersedes=first["label_id"])
+    add(frauds, first, second, back)
+
+    claim = frauds.claim(first["label_id"].encode())
+
+    assert (claim.arrival, claim.revoked) == (JANUARY, JANUARY + 3 * DAY)
+    assert frauds.claim(second["label_id"].encode()) == claim
+    assert frauds.claim(back["label_id"].encode()) is None
+    assert frauds.claim(b"unheard of") is None
+
+
+@pytest.mark.parametrize("after", [-1, 0, DAY - 1, DAY, 3 * DAY - 1, 3 * DAY, 30 * DAY])
+def test_a_claim_counts_as_the_windows_do(frauds, after):
+    """For every window, before its arrival, after it, and after it was taken back."""
+    taken_back = said(2, JANUARY + 3 * DAY, verdict="GENUINE", supersedes=said(1)["label_id"])
+    add(frauds, said(1), taken_back)
+
+    claim = frauds.claim(said(1)["label_id"].encode())
+
+    counts = [int(claim.counts(JANUARY + after, window)) for window in DAYS]
+    assert counts == known(frauds, JANUARY + after)
