@@ -311,6 +311,15 @@ def replay(context: typer.Context) -> None:
     _hand_over(context, command)
 
 
+@app.command(**_ELSEWHERE)
+def state(context: typer.Context) -> None:
+    """Inspect snapshots of velocity state, hold them against the log, or export them."""
+    from consumer.cli_state import state as commands
+
+    with _exit_codes():
+        commands(context.args, prog_name="fraudstream state")
+
+
 def _feature_set(name: str) -> "FeatureSet":
     from consumer.core.feature_sets import FEATURE_SETS
 

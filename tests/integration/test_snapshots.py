@@ -1,10 +1,16 @@
+import json
 import random
 
+import pyarrow.parquet as pq
 import pytest
 
+from consumer.adapters.snapshots import SnapshotStore
+from consumer.core.state import VelocityState
+from tests.builders import DAY
 from tests.integration.checker import check
 from tests.integration.conftest import BOTH
 from tests.integration.harness import SLOW, eventually
+from tests.integration.test_commands import command
 from tests.integration.test_kills import SMALL, work_a_while
 
 ROUNDS = 20 if SLOW else 2
@@ -147,3 +153,63 @@ def test_a_folder_that_cannot_be_written_stops_nobody(scene, kept):
     scene.wait_done()
 
     assert check(scene.history()) == []
+
+
+def test_snapshots_are_inspected_verified_and_exported(scene, kept):
+    """Each is equal to a fold over the log; one that is damaged or forged is said to be."""
+    scene.upstream.send_mixed(400, refused_every=100)
+    consumer = scene.start(**kept)
+    scene.wait_done()
+    assert consumer.stop() == 0
+    config = scene.config("state", **kept)
+
+    code, lines = command("state", "verify", "--config", config, "--json")
+
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert (code, [row["differences"] for row in rows]) == (0, [[]] * 4)
+    assert sum(row["payments"] for row in rows) > 300
+    assert {row["partition"]: row["next_offset"] for row in rows} == scene.committed()
+    out = scene.folder / "state.parquet"
+    assert command("state", "export", str(out), "--config", config)[0] == 0
+    table = pq.read_table(out)
+    assert table.num_rows == sum(row["payments"] for row in rows)
+    assert set(table["partition"].to_pylist()) == {0, 1, 2, 3}
+
+    newest = snapshots(scene)[2][0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    code, lines = command("state", "inspect", "--config", config, "--json")
+
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    refused = [row["refused"] for row in rows if row["refused"]]
+    assert (code, refused) == (1, ["damaged: it is not as long as it says"])
+
+
+def test_a_state_that_the_log_does_not_say_is_found(scene, kept):
+    """Somebody put the state of another offset there."""
+    scene.upstream.send_mixed(400)
+    consumer = scene.start(**kept)
+    scene.wait_done()
+    assert consumer.stop() == 0
+    newest = snapshots(scene)[1][0]
+    offset = int(newest.stem)
+    forged = newest.with_name(f"{offset - 5:020}.snapshot")
+    store = SnapshotStore(kept["state"]["url"], scene.topics.group, scene.topics.payments)
+    [stored] = [each for each in store.stored(1) if each.next_offset == offset]
+    manifest = store.manifest(stored)
+    state = VelocityState(manifest.contract.windows, manifest.contract.grace, DAY)
+    tables = state.empty_tables()
+    store.read(stored, manifest.contract, tables)
+    words = [
+        t[:n] for each in tables.values() for t, n in zip(each.tables[1:], each.used, strict=True)
+    ]
+    for path in snapshots(scene)[1]:
+        path.unlink()
+    store.write(1, offset - 5, manifest.contract, None, manifest.tables, words)
+    assert forged.exists()
+
+    code, lines = command(
+        "state", "verify", "--config", scene.config("state", **kept), "--partition", 1
+    )
+
+    assert code == 1
+    assert "payments" in "".join(lines)

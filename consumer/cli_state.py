@@ -1,0 +1,270 @@
+"""`fraudstream state`: what snapshots of velocity state hold, and whether the log says the same."""
+
+import json as json_lines
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consumer.adapters.kafka_clients import reader_config
+from consumer.adapters.label_log import fold_labels
+from consumer.adapters.log_reader import LogReader
+from consumer.adapters.log_source import Stretch
+from consumer.adapters.model_bundle import Bundle, load_bundle
+from consumer.adapters.snapshots import SnapshotStore, Stored
+from consumer.assembly import Parts, assemble, snapshot_store, state_contract
+from consumer.cli_explain import log_faults
+from consumer.cli_progress import Steps, progress
+from consumer.core.contents import contents_of, differences
+from consumer.core.snapshot import Manifest, SnapshotRefusedError
+from consumer.core.state import ALWAYS, Tables
+from consumer.errors import ConfigError
+from consumer.log_fold import KeptOutputs, LogFold
+from consumer.settings import Settings, load_settings
+from consumer.telemetry import configure_logging
+
+EXIT_DIFFERS: Final = 1
+_WIDTH_OF_A_FILE: Final = 160
+_PAYMENT: Final = pa.schema(
+    [
+        ("partition", pa.int32()),
+        ("key", pa.string()),
+        ("hash", pa.string()),
+        ("event_time", pa.timestamp("us", "UTC")),
+        ("amount", pa.decimal128(19, 4)),
+        ("event_fingerprint", pa.int16()),
+    ]
+)
+
+state = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
+    help="Snapshots of velocity state: what they hold, and whether the log says the same.",
+)  # fmt: skip
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", envvar="FRAUDSTREAM_CONFIG", help="TOML file.")
+]
+PartitionOption = Annotated[
+    int | None, typer.Option(min=0, help="Of the input topic.", show_default="all")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@state.command()
+def inspect(
+    config: ConfigOption = None, partition: PartitionOption = None, *, json: JsonOption = False
+) -> None:
+    """
+    List the snapshots, the newest first, and read each to its end. Needs no broker.
+
+    Exit code 1: at least one is of no use to this configuration and model.
+    """
+    shelf = _Shelf(config)
+    rows = [shelf.described(stored) for stored in shelf.stored(partition)]
+    _print(rows, json=json)
+    if any(row["refused"] for row in rows):
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+@state.command()
+def verify(
+    config: ConfigOption = None, partition: PartitionOption = None, *, json: JsonOption = False
+) -> None:
+    """
+    Fold the log up to each partition's newest snapshot, and compare what the two hold.
+
+    Exit code 1: a snapshot is damaged or differs, or the log does not reach far enough back.
+    """
+    shelf = _Shelf(config)
+    rows = []
+    with log_faults(), progress() as steps, closing(_Folder(shelf, steps)) as folder:
+        for stored in shelf.newest(partition):
+            rows.append(shelf.described(stored))
+            if not rows[-1]["refused"]:
+                rows[-1]["differences"] = folder.compare(stored)
+    _print(rows, json=json)
+    if any(row["refused"] or row.get("differences") for row in rows):
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+@state.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    config: ConfigOption = None,
+    partition: PartitionOption = None,
+) -> None:
+    """
+    Write the payments that the newest snapshots hold to a Parquet file: key, hash of the card or
+    terminal, event time, amount, fingerprint of the event id.
+    """
+    shelf = _Shelf(config)
+    count = 0
+    with pq.ParquetWriter(out, _PAYMENT) as writer:
+        for stored in shelf.newest(partition):
+            for table in _payments(stored.partition, shelf.read(stored)[1]):
+                writer.write_table(table)
+                count += table.num_rows
+    typer.echo(f"{count:,} payments written to {out}")
+
+
+class _Shelf:
+    """The snapshots of one configuration."""
+
+    def __init__(self, config: Path | None) -> None:
+        """Raises ConfigError, also where no snapshots are kept."""
+        self.settings: Settings = load_settings(config)
+        configure_logging(self.settings.log.format, "warning")
+        store = snapshot_store(self.settings)
+        if store is None:
+            raise ConfigError("state.url is empty: no snapshots are kept")
+        self._store: SnapshotStore = store
+        model = self.settings.model
+        self.bundle: Bundle = load_bundle(model.path, allow_pickle=model.allow_pickle)
+        self.contract = state_contract(self.settings, self.bundle)
+
+    def parts(self) -> Parts:
+        """Return the steps, and a state that holds nothing."""
+        return assemble(self.settings, self.bundle)
+
+    def stored(self, partition: int | None) -> list[Stored]:
+        """Return all there are. Raises ConfigError when there are none."""
+        try:
+            found = self._store.stored(partition)
+        except OSError as error:
+            raise ConfigError(f"state.url cannot be read: {error}") from error
+        if not found:
+            raise ConfigError(f"{self.settings.state.url} holds no snapshot of this group's topic")
+        return found
+
+    def newest(self, partition: int | None) -> list[Stored]:
+        """Return the newest of each partition."""
+        newest: dict[int, Stored] = {}
+        for stored in self.stored(partition):
+            newest.setdefault(stored.partition, stored)
+        return list(newest.values())
+
+    def read(self, stored: Stored) -> tuple[Manifest, Tables]:
+        """Raises ConfigError for one that is of no use."""
+        tables = self.parts().state.empty_tables()
+        try:
+            return self._store.read(stored, self.contract, tables), tables
+        except (SnapshotRefusedError, OSError) as error:
+            raise ConfigError(f"{stored.path}: {error}") from error
+
+    def described(self, stored: Stored) -> dict[str, Any]:
+        """Return what it holds, or why it is refused."""
+        row: dict[str, Any] = {
+            "partition": stored.partition,
+            "next_offset": stored.next_offset,
+            "size_bytes": stored.size_bytes,
+            "refused": None,
+        }
+        tables = self.parts().state.empty_tables()
+        try:
+            manifest = self._store.read(stored, self.contract, tables)
+        except SnapshotRefusedError as refusal:
+            return row | {"refused": f"{refusal.reason}: {refusal}"}
+        except OSError as error:
+            return row | {"refused": f"unreadable: {error}"}
+        cards = tables["card"]
+        return row | {
+            "written_at": _iso(manifest.written_at),
+            "feature_set": manifest.contract.feature_set,
+            "cards": cards.card_count,
+            "payments": cards.payment_count,
+            "latest_event": _iso(cards.watermark / 1e6) if cards.payment_count else None,
+        }
+
+
+class _Folder:
+    """Folds the log to where snapshots were taken."""
+
+    def __init__(self, shelf: _Shelf, steps: Steps) -> None:
+        """Read all labels: an alert that is remembered was raised for what was known of them."""
+        self._shelf = shelf
+        self._steps = steps
+        self._parts = shelf.parts()
+        settings = shelf.settings
+        steps.begin(f"reading labels from {settings.topics.labels}")
+        config = reader_config(settings, lambda _: None)
+        with closing(LogReader(config, settings.topics.labels)) as labels:
+            known = fold_labels(labels, self._parts.frauds)
+        self._fold = LogFold(self._parts, known, KeptOutputs())
+
+    def compare(self, stored: Stored) -> list[str]:
+        """Return in words where the snapshot differs from the log."""
+        _, tables = self._shelf.read(stored)
+        partition, end = stored.partition, stored.next_offset
+        plan = self._fold.begin(partition, end)
+        self._steps.begin(
+            f"folding partition {partition} from offset {plan.start}", end - plan.start
+        )
+        self._fold.run(
+            Stretch(partition, plan.start, end, end),
+            lambda position: self._steps.at(position - plan.start),
+        )
+        folded = self._parts.state.tables(partition)
+        found = [
+            f"{key}: {difference}"
+            for key in tables
+            for difference in differences(contents_of(tables[key]), contents_of(folded[key]))
+        ]
+        if found and plan.cold_until != ALWAYS:
+            found.append("but the log no longer reaches back over the longest window")
+        return found
+
+    def close(self) -> None:
+        """Close the clients."""
+        self._fold.close()
+
+
+def _payments(partition: int, tables: Tables) -> Iterator[pa.Table]:
+    for key, windows in tables.items():
+        held = contents_of(windows)
+        hashes = held.hashes.astype(">i8").tobytes().hex()
+        amounts = pa.array(held.amounts).cast(pa.decimal128(19, 0))
+        columns = [
+            pa.array(np.full(len(held), partition, np.int32)),
+            pa.array([key] * len(held), pa.string()),
+            pa.array([hashes[32 * k : 32 * k + 32] for k in range(len(held))], pa.string()),
+            pa.array(held.times, pa.timestamp("us", "UTC")),
+            pa.Array.from_buffers(pa.decimal128(19, 4), len(held), amounts.buffers()),
+            pa.array(held.fingerprints.astype(np.int16)),
+        ]
+        yield pa.Table.from_arrays(columns, schema=_PAYMENT)
+
+
+def _print(rows: list[dict[str, Any]], *, json: bool) -> None:
+    if json:
+        for row in rows:
+            typer.echo(json_lines.dumps(row))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_FILE)
+    table = Table(
+        "partition", "next offset", "written", "cards", "payments", "latest event", "MB", "",
+        show_edge=False,
+    )  # fmt: skip
+    for row in rows:
+        verdict = row["refused"] or "; ".join(row.get("differences", [])) or "sound"
+        if row.get("differences") == []:
+            verdict = "equal to the log"
+        table.add_row(
+            str(row["partition"]), str(row["next_offset"]), row.get("written_at", ""),
+            f"{row.get('cards', 0):,}", f"{row.get('payments', 0):,}", row.get("latest_event"),
+            f"{row['size_bytes'] / 1e6:.1f}", verdict,
+        )  # fmt: skip
+    console.print(table)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
