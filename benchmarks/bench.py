@@ -25,12 +25,14 @@ from confluent_kafka import Consumer, TopicPartition
 import schemas
 from benchmarks.cards import SIZES, bytes_per_card, cost_of_cards
 from benchmarks.passes import BATCH, PARTITIONS, Cost, Ready, consumer_pass, floor_pass
+from benchmarks.snapshots import snapshot_figures
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.decode import PAYMENT_COLUMNS
 from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS
 from tests.brokers import Rung, choose, open_broker
 
 OUT: Final = Path("build/bench.json")
+SNAPSHOT_CARDS: Final = 1_000_000
 TOPICS: Final = {
     "transactions.raw": PARTITIONS, PREDICTIONS: PARTITIONS, ALERTS: PARTITIONS,
     DEAD_LETTERS: PARTITIONS, "fraud.labels": 1,
@@ -78,6 +80,8 @@ def main() -> None:
         "bytes_per_card": bytes_per_card(days=30),
         "bytes_per_card_after_75_days": bytes_per_card(days=75),
     }
+    most = min(sizes[-1], SNAPSHOT_CARDS)
+    result |= _alone(partial(snapshot_figures, most, workload.values[:BATCH]))
     result |= {"events": arguments.events, "rounds": arguments.rounds, "broker": str(choice.rung)}
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -209,6 +213,11 @@ def _print(result: dict[str, Any]) -> None:
     print(
         f"state: {result['bytes_per_card']:,.0f} bytes a card at 78 payments in 30 days,"
         f" {result['bytes_per_card_after_75_days']:,.0f} after 75 days of them"
+    )
+    print(
+        f"snapshot of {result['snapshot_cards']:,} cards: {result['snapshot_pause_ms']:.1f} ms more"
+        f" in the slowest batch; to restore it takes {result['restore_ratio']:.3f} of the time to"
+        " decode its payments and compute their features again"
     )
 
 

@@ -20,6 +20,7 @@ from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
 from consumer.core.model import Model
 from consumer.core.score import score
+from consumer.core.snapshot import StateCopy
 from consumer.core.state import VelocityState
 from consumer.records import Records
 
@@ -44,6 +45,7 @@ def warm_up(
     frauds.add([_value("label", claim) for claim in (*claims, again)], [0] * (_MANY + 1))
     state = VelocityState(feature_set.windows, grace=0, alert_window=1)
     state.begin(0)
+    copy = StateCopy(state.tables(0))
     zeros = np.zeros(_MANY, np.int64)
     records = Records(
         "",
@@ -63,6 +65,10 @@ def warm_up(
     alerts.raise_alerts(events, rows, decisions, state)
     predictions.encode(events, rows, decisions, LabelsKnown((0,), stale=False), records.keys, 0)
     state.roll_back()
+    for pages in copy.take():
+        pages.gather().copy_to(np.zeros(pages.reach, np.int64))
+        pages.copy_to(np.zeros(pages.reach, np.int64))
+    state.empty_tables()["card"].take_over(*state.tables(0)["card"].tables)
 
 
 def _value(name: str, fields: dict[str, Any]) -> bytes:

@@ -78,6 +78,8 @@ def test_the_benchmark_accounts_for_all_of_its_cost(jvm, tmp_path):
     assert set(result["cards"]) == {"10000", "100000"}
     assert min(result["cards"].values()) > 0
     assert 78 * 16 < result["bytes_per_card"] < result["bytes_per_card_after_75_days"]
+    assert result["snapshot_cards"] == 100_000
+    assert result["restore_ratio"] > 0
 
 
 def test_the_demo_accounts_for_every_event():
