@@ -41,7 +41,7 @@ class SnapshotLoader:
     def _newest(self, partition: int, low: int, committed: int) -> _Found | None:
         try:
             stored = self._store.stored(partition)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - what a file system raises is its own
             self._telemetry.snapshot_refused(partition, "", "unreadable", str(error))
             return None
         for each in stored:
@@ -52,7 +52,7 @@ class SnapshotLoader:
                 return self._store.read(each, self._contract, tables), tables
             except SnapshotRefusedError as refusal:
                 self._telemetry.snapshot_refused(partition, each.path, refusal.reason, str(refusal))
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._telemetry.snapshot_refused(partition, each.path, "unreadable", str(error))
         return None
 

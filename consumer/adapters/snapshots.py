@@ -23,6 +23,9 @@ from consumer.errors import ConfigError
 from consumer.records import Longs
 
 _SUFFIX: Final = ".snapshot"
+_DRAFT_SUFFIX: Final = ".part"
+_DRAFT_SECONDS: Final = 3_600.0
+"""A draft that was not written to for so long belongs to a process that was killed."""
 _CHUNK_BYTES: Final = 4 * 2**20
 _FIRST_LINE_BYTES: Final = 2**20
 _DIGEST: Final = hashlib.sha256
@@ -126,7 +129,8 @@ class SnapshotStore:
         path = f"{folder}/{next_offset:020}{_SUFFIX}"
         self._fs.makedirs(folder, exist_ok=True)
         # An object appears when it is whole; a file is there from its first byte, so it is renamed.
-        draft = f"{folder}/.{uuid.uuid4().hex}.part" if self._is_local else path
+        name = f".{uuid.uuid4().hex}{_DRAFT_SUFFIX}"
+        draft = f"{folder}/{name}" if self._is_local else path
         try:
             with self._fs.open(draft, "wb") as file:
                 size = _write(file, manifest, words)
@@ -142,10 +146,15 @@ class SnapshotStore:
         return Stored(path, partition, next_offset, size)
 
     def prune(self, partition: int, keep: int) -> None:
-        """Remove all but the newest so many. Raises OSError."""
+        """Remove all but the newest so many, and drafts that nobody finished. Raises OSError."""
         for old in self.stored(partition)[keep:]:
             with suppress(FileNotFoundError):  # another instance was here
                 self._fs.rm(old.path)
+        if self._is_local:
+            for draft in Path(f"{self._root}/{partition}").glob(f".*{_DRAFT_SUFFIX}"):
+                with suppress(FileNotFoundError):
+                    if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                        draft.unlink()
 
     def _open(self, stored: Stored) -> BinaryIO:
         return cast(BinaryIO, self._fs.open(stored.path, "rb"))

@@ -186,8 +186,8 @@ class Snapshotter:
         while (job := self._jobs.get()) is not None:
             try:
                 self._write(job)
-            except OSError as error:
-                self._telemetry.snapshot_failed(job.partition, str(error))
+            except Exception as error:  # noqa: BLE001 - what a file system raises is its own
+                self._telemetry.snapshot_failed(job.partition, f"{type(error).__name__}: {error}")
             finally:
                 job.is_over = True
 

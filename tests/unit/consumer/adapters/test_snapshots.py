@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_old_ones_are_pruned(store, state):
     store.prune(3, keep=2)
 
     assert [each.next_offset for each in store.stored(3)] == [4, 3]
+
+
+def test_drafts_that_nobody_finished_are_removed(tmp_path, state):
+    """A process that was killed leaves one; a young one may still be written."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    folder = Path(write(store, state).path).parent
+    old, young = folder / ".old.part", folder / ".young.part"
+    for draft in (old, young):
+        draft.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    store.prune(3, keep=2)
+
+    assert (old.exists(), young.exists()) == (False, True)
+    assert len(store.stored(3)) == 1
 
 
 def test_groups_do_not_see_each_other(tmp_path, state):

@@ -177,7 +177,7 @@ def test_a_store_that_fails_is_told_of_and_tried_again(bench, monkeypatch):
     """The consumer goes on; state can always be rebuilt."""
 
     def full(*_):
-        raise OSError("no space left on device")
+        raise RuntimeError("no credentials")  # a file system's own kind of error
 
     bench.batch(0)
     with monkeypatch.context() as patched:
