@@ -147,8 +147,12 @@ class App:
         )  # fmt: skip
 
     def _on_part(self, partition: int, next_offset: int) -> None:
-        if self._snapshotter is not None:
+        if self._snapshotter is None:
+            return
+        try:
             self._snapshotter.parted(partition, next_offset)
+        except Exception as error:  # noqa: BLE001 - we are in a rebalance callback, and can do without
+            self._telemetry.snapshot_failed(partition, f"{type(error).__name__}: {error}")
 
     def _make_sink(self) -> AtLeastOnceSink | ExactlyOnceSink:
         settings, on_error = self._settings, self._on_error("producer")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from consumer.adapters.kafka_clients import reader_config
@@ -261,10 +262,13 @@ def _print(rows: list[dict[str, Any]], *, json: bool) -> None:
         table.add_row(
             str(row["partition"]), str(row["next_offset"]), row.get("written_at", ""),
             f"{row.get('cards', 0):,}", f"{row.get('payments', 0):,}", row.get("latest_event"),
-            f"{row['size_bytes'] / 1e6:.1f}", verdict,
+            f"{row['size_bytes'] / 1e6:.1f}", escape(verdict),
         )  # fmt: skip
     console.print(table)
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} s"  # a manifest says what it likes

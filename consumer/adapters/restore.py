@@ -96,9 +96,10 @@ class StateRestorer:
             if not self._loading[partition].done():
                 return None
             found = self._loading[partition].result()
-            plan = found and plan_from_snapshot(*found, committed, latest_time, reach)
-            if plan is not None:
-                return plan
+            if found is not None and found[0].next_offset >= low:  # retention may have passed it
+                plan = plan_from_snapshot(*found, committed, latest_time, reach)
+                if plan is not None:
+                    return plan
         return plan_restore(low, committed, latest_time, reach)
 
     def begin(self, partition: int, plan: Plan) -> None:
@@ -118,7 +119,8 @@ class StateRestorer:
 
     def drop(self, partition: int) -> None:
         """Forget the partition's state."""
-        self._loading.pop(partition, None)
+        if partition in self._loading:
+            self._loading.pop(partition).cancel()
         self._state.drop(partition)
 
     def _latest_time_from(self, partition: int) -> Callable[[int], int | None]:

@@ -1,5 +1,6 @@
 """Snapshots of state in a folder, or wherever fsspec reaches: s3://, gs://, abfs://."""
 
+import glob
 import hashlib
 import os
 import sys
@@ -71,13 +72,14 @@ class SnapshotStore:
 
     def stored(self, partition: int | None = None) -> list[Stored]:
         """Return what is there of a partition, or of all, the newest first. Raises OSError."""
-        pattern = f"{self._root}/{'*' if partition is None else partition}/*{_SUFFIX}"
+        root = glob.escape(self._root)
+        pattern = f"{root}/{'*' if partition is None else partition}/*{_SUFFIX}"
         self._fs.invalidate_cache()
         found = []
         for path, about in self._fs.glob(pattern, detail=True).items():
             folder, name = path.split("/")[-2:]
             offset = name.removesuffix(_SUFFIX)
-            if folder.isdigit() and offset.isdigit():
+            if folder.isascii() and folder.isdigit() and offset.isascii() and offset.isdigit():
                 found.append(Stored(path, int(folder), int(offset), int(about["size"])))
         return sorted(found, key=lambda each: (each.partition, -each.next_offset))
 
@@ -145,13 +147,23 @@ class SnapshotStore:
             raise
         return Stored(path, partition, next_offset, size)
 
-    def prune(self, partition: int, keep: int) -> None:
-        """Remove all but the newest so many, and drafts that nobody finished. Raises OSError."""
-        for old in self.stored(partition)[keep:]:
-            with suppress(FileNotFoundError):  # another instance was here
-                self._fs.rm(old.path)
+    def prune(self, written: Stored, keep: int) -> None:
+        """
+        Keep what was just written and the newest before it, so many in all; remove what else is
+        there of the partition, and drafts that nobody finished. Raises OSError.
+
+        Those beyond it are of a group that was set back, or of a topic that was made anew.
+        """
+        found = self.stored(written.partition)
+        before = [each for each in found if each.next_offset < written.next_offset]
+        kept = {written.path, *(each.path for each in before[: keep - 1])}
+        for old in found:
+            if old.path not in kept:
+                with suppress(FileNotFoundError):  # another instance was here
+                    self._fs.rm(old.path)
         if self._is_local:
-            for draft in Path(f"{self._root}/{partition}").glob(f".*{_DRAFT_SUFFIX}"):
+            folder = Path(f"{self._root}/{written.partition}")
+            for draft in folder.glob(f".*{_DRAFT_SUFFIX}"):
                 with suppress(FileNotFoundError):
                     if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                         draft.unlink()
@@ -174,7 +186,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 def _take_over(windows: CardWindows, table: Table, cards: Any, blocks: Any) -> None:
     try:
         windows.take_over(np.array(table.header, np.int64), cards, blocks)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise SnapshotRefusedError("damaged", str(error)) from error
 
 

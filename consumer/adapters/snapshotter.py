@@ -24,10 +24,10 @@ KEPT: Final = 2
 """Snapshots of a partition that are kept: one that proves damaged has one before it."""
 
 _LAST_PAGES: Final = 32_768
-"""The most pages that are copied between two batches: 16 MiB, some milliseconds."""
+"""The most pages that are copied between two batches at first: 16 MiB, some milliseconds."""
 
 _PATIENT_ROUNDS: Final = 4
-"""After every so many rounds, so much more may be copied then: batches may be large."""
+"""After every so many rounds as much again may be copied then, since batches may be large."""
 
 _MOST_ROUNDS: Final = 30
 """A copy that cannot keep up after so many rounds is given up."""
@@ -114,11 +114,14 @@ class Snapshotter:
         fold up to.
         """
         job = self._job
-        if job is None or job.is_over:
+        if job is not None and job.is_over:
+            job.copy.release()
+            job = self._job = None
+        if job is None:
             self._begin_one_that_is_due(next_offsets)
         elif job.is_cut:
             return
-        elif job.partition not in next_offsets:
+        elif job.partition not in next_offsets or not self._is_of_now(job):
             self._give_up(job)
         elif job.is_waiting:
             self._carry_on(job, next_offsets[job.partition])
@@ -135,9 +138,13 @@ class Snapshotter:
         if not self._state.is_settled(partition):  # we end in the middle of a batch
             return
         job = self._job
-        if job is None or job.is_over or job.is_cut or job.partition != partition:
+        if job is None or job.partition != partition or job.is_over or job.is_cut:
             job = self._new_job(partition)
         self._finish(job, next_offset, job.copy.take())
+
+    def _is_of_now(self, job: _Job) -> bool:
+        """Say whether its partition did not go and come back meanwhile, with other tables."""
+        return job.copy.is_of(self._state.tables(job.partition))
 
     def _begin_one_that_is_due(self, next_offsets: Mapping[int, int]) -> None:
         now = time.monotonic()
@@ -190,6 +197,7 @@ class Snapshotter:
                 self._telemetry.snapshot_failed(job.partition, f"{type(error).__name__}: {error}")
             finally:
                 job.is_over = True
+            del job  # or it would keep the tables until the next one comes
 
     def _write(self, job: _Job) -> None:
         """Copy what comes until the last of it is there, and write it."""
@@ -210,9 +218,9 @@ class Snapshotter:
                 [scratch.words(number, count) for number, count in enumerate(counts)],
             )  # fmt: skip
         self._written[job.partition] = cut.next_offset
-        self._store.prune(job.partition, KEPT)
         seconds = time.monotonic() - job.begun
         self._telemetry.snapshot_written(job.partition, cut.next_offset, stored.size_bytes, seconds)
+        self._store.prune(stored, KEPT)
 
 
 class _Scratch:

@@ -132,7 +132,13 @@ class StateCopy:
             for key, windows in self._tables.items()
         ]
 
+    def is_of(self, tables: Tables) -> bool:
+        """Say whether these are the tables that are followed."""
+        return all(self._tables.get(key) is windows for key, windows in tables.items())
+
     def release(self) -> None:
-        """Follow the tables no longer."""
+        """Follow the tables no longer, and let go of them."""
         for windows in self._tables.values():
             windows.unfollow()
+        self._tables = {}
+        self._changed = {}

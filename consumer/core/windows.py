@@ -228,7 +228,7 @@ class CardWindows:
         """
         self._drop_idle()
         before = self.card_count
-        while self.nbytes > self._max_bytes:
+        while self.card_count > 0 and self.nbytes > self._max_bytes:
             newest = self._newest()
             share = len(newest) // _EVICTED_AT_ONCE
             last = int(np.partition(newest, share)[share])

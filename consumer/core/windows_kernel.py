@@ -455,11 +455,12 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
 @numba.njit(cache=True, nogil=True)
 def is_sound(header, cards, blocks):
     """
-    Say whether every chain stays within the table of blocks, and no block is on two of them.
+    Say whether every block is on one chain of its table, and no payment later than the watermark.
 
     Tables from elsewhere are asked this once, since kernels trust them afterwards.
     """
     block_count = header[BLOCK_COUNT]
+    latest = _last_stamp(max(header[WATERMARK], EARLIEST_TIME))
     seen = np.zeros(block_count, np.bool_)
     entries = 0
     free = 0
@@ -474,10 +475,12 @@ def is_sound(header, cards, blocks):
                 return False
             seen[block] = True
             entries += fill
+            if fill > 0 and _stamp(blocks, block * BLOCK_WORDS, fill - 1) > latest:
+                return False
             free += row < 0
             block = blocks[block * BLOCK_WORDS + OLDER]
             fill = 0 if row < 0 else ENTRIES
-    return entries == header[ENTRY_COUNT] and free == header[FREE_COUNT]
+    return seen.all() and entries == header[ENTRY_COUNT] and free == header[FREE_COUNT]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -100,9 +100,51 @@ def test_old_ones_are_pruned(store, state):
     for offset in range(5):
         write(store, state, next_offset=offset)
 
-    store.prune(3, keep=2)
+    store.prune(store.stored(3)[0], keep=2)
 
     assert [each.next_offset for each in store.stored(3)] == [4, 3]
+
+
+def test_what_was_just_written_stays_though_the_group_was_set_back(store, state):
+    """Snapshots beyond it are of what is to be seen again, or of another topic of that name."""
+    for offset in (1_100, 1_200):
+        write(store, state, next_offset=offset)
+
+    store.prune(write(store, state, next_offset=300), keep=2)
+
+    assert [each.next_offset for each in store.stored(3)] == [300]
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "-1", "1.5", "newest"])
+def test_a_stranger_among_the_files_is_left_out(tmp_path, state, name):
+    """Whatever its name."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    written = write(store, state)
+    Path(written.path).with_name(f"{name}.snapshot").write_bytes(b"")
+
+    assert [each.next_offset for each in store.stored(3)] == [500]
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path, state):
+    """It is a name."""
+    store = SnapshotStore(str(tmp_path / "state[1]*"), "g", "payments")
+    write(store, state)
+
+    assert len(store.stored(3)) == 1
+
+
+def test_a_header_that_no_table_has_is_damaged(tmp_path, state):
+    """Somebody wrote it who knows how to compute a digest."""
+    store = SnapshotStore(str(tmp_path), "g", "payments")
+    cut = StateCopy(state.tables(3)).cut()
+    forged = [cut[0].model_copy(update={"header": [2**63, *cut[0].header[1:]]})]
+    words = [t[:n] for t, n in zip(state.tables(3)["card"].tables[1:], cut[0].words, strict=True)]
+    stored = store.write(3, 500, CONTRACT, None, forged, words)
+
+    with pytest.raises(SnapshotRefusedError) as refusal:
+        read(store, stored)
+
+    assert refusal.value.reason == "damaged"
 
 
 def test_drafts_that_nobody_finished_are_removed(tmp_path, state):
@@ -114,7 +156,7 @@ def test_drafts_that_nobody_finished_are_removed(tmp_path, state):
         draft.write_bytes(b"half")
     os.utime(old, (0, 0))
 
-    store.prune(3, keep=2)
+    store.prune(store.stored(3)[0], keep=2)
 
     assert (old.exists(), young.exists()) == (False, True)
     assert len(store.stored(3)) == 1
