@@ -3,7 +3,8 @@
 
 The Handbook streamed through a real Kafka, four test weeks, each with a model of its own trained
 on the week that ended a week before it, labels exactly 7 days late. Between two weeks the consumer
-ends and the next one starts with the new model, so that it has to find its state in the log.
+ends and the next one starts with the new model, so that it has to find its state in the log. What
+was published of the test weeks is held against the batch path: features, probabilities, AP.
 
 Then the same weeks without a broker, by `fraudstream evaluate`, for each law of how late labels
 come. A model is trained on the features that serving saw, and taught by the labels that were known
@@ -17,11 +18,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
+from benchmarks.parity import (
+    LARGEST_AP_DIFF,
+    LARGEST_FEATURES_DIFF,
+    Parity,
+    batch_answers,
+    compare,
+    streamed_answers,
+)
 from demo.judge import fold_of, judge
 from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS, OutputReader
 from demo.processes import (
@@ -32,8 +42,8 @@ from demo.processes import (
     simulate,
     train,
 )
-from tests.brokers import Broker, BrokerUnavailable, Rung, choose, open_broker
-from training.evaluate import Quality
+from tests.brokers import Broker, BrokerUnavailable, Choice, Rung, choose, open_broker
+from training.evaluate import Fold, Quality
 from training.published import PUBLISHED_FOUR_WEEKS
 
 OUT: Final = Path("build/quality.json")
@@ -63,9 +73,49 @@ class Week:
         """The test week begins when the labels of the training week are known."""
         return self.train_first + 2 * WEEK
 
+    @property
+    def fold(self) -> Fold:
+        """The same split, in days of the Handbook."""
+        return fold_of(self.train_first, self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Means over the test weeks at one number of partitions, and how far from the batch path."""
+
+    means: dict[str, float]
+    parity: Parity
+
 
 def main() -> None:
     """Stream once for each number of partitions, print the table, write the file."""
+    arguments = _arguments()
+    try:
+        choice = None
+        if arguments.partitions:
+            choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
+        with tempfile.TemporaryDirectory() as scratch:
+            train_first = TRAIN_FIRST[: arguments.weeks]
+            weeks = train_weeks(Path(scratch) / "streamed", train_first, EXACTLY_A_WEEK)
+            history = timedelta(days=arguments.history_days)
+            found = stream_all(choice, arguments.partitions, weeks, history) if choice else {}
+            by_law = judge_laws(Path(scratch), weeks)
+    except (BrokerUnavailable, DemoFailedError) as error:
+        sys.exit(f"quality: {error}")
+    parity = {partitions: asdict(each.parity) for partitions, each in found.items()}
+    written = {partitions: each.means for partitions, each in found.items()}
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(
+        json.dumps(written | {"parity": parity, "laws": by_law}, indent=2) + "\n"
+    )
+    best = PUBLISHED_FOUR_WEEKS
+    print(f"published, {best.model}: ap {best.ap}, auc {best.auc}, cp100 {best.cp100}")
+    print(f"written to {arguments.out}")
+    if missed := _missed(found, all_weeks=arguments.weeks == len(TRAIN_FIRST)):
+        sys.exit("quality: " + "; ".join(missed))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--partitions", type=int, nargs="*", default=[1, 8], help="none: without a broker"
@@ -74,35 +124,42 @@ def main() -> None:
     parser.add_argument("--history-days", type=int, default=HISTORY_DAYS)
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    try:
-        if arguments.partitions:
-            choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
-        with tempfile.TemporaryDirectory() as scratch:
-            train_first = TRAIN_FIRST[: arguments.weeks]
-            weeks = train_weeks(Path(scratch) / "streamed", train_first, EXACTLY_A_WEEK)
-            history = timedelta(days=arguments.history_days)
-            found = {}
-            for partitions in arguments.partitions:
-                with open_broker(choice) as broker:
-                    found[str(partitions)] = _means(stream(broker, partitions, weeks, history))
-                    print(f"{partitions} partitions, mean: {found[str(partitions)]}", flush=True)
-            by_law = judge_laws(Path(scratch), weeks)
-    except (BrokerUnavailable, DemoFailedError) as error:
-        sys.exit(f"quality: {error}")
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(found | {"laws": by_law}, indent=2) + "\n")
-    best = PUBLISHED_FOUR_WEEKS
-    print(f"published, {best.model}: ap {best.ap}, auc {best.auc}, cp100 {best.cp100}")
-    print(f"written to {arguments.out}")
-    missed = [
-        f"{name} {means[name]:.4f} on {partitions} partitions, at least {least:.3f} is wanted"
-        for partitions, means in found.items()
+    return parser.parse_args()
+
+
+def _missed(found: Mapping[str, Streamed], *, all_weeks: bool) -> list[str]:
+    """Say what is too low, where all weeks were streamed, and where the batch path differs."""
+    too_low = [
+        f"{name} {each.means[name]:.4f} on {partitions} partitions, at least {least:.3f} is wanted"
+        for partitions, each in found.items()
         for name, least in LEAST.items()
-        if means[name] < least and arguments.weeks == len(TRAIN_FIRST)
+        if each.means[name] < least and all_weeks
     ]
-    if missed:
-        sys.exit("quality: " + "; ".join(missed))
+    apart = [
+        f"stream and batch path differ on {partitions} partitions, by"
+        f" {each.parity.features_max_diff:.2g} in a feature and {each.parity.ap_diff:.4f} in ap;"
+        f" at most {LARGEST_FEATURES_DIFF:g} and {LARGEST_AP_DIFF:g} are allowed"
+        for partitions, each in found.items()
+        if not each.parity.holds
+    ]
+    return too_low + apart
+
+
+def stream_all(
+    choice: Choice, widths: Sequence[int], weeks: list[Week], history: timedelta
+) -> dict[str, Streamed]:
+    """Stream on a new broker for each number of partitions, and compare with the batch path."""
+    batch = batch_answers([week.model for week in weeks], weeks[0].first, WEEK, history)
+    found = {}
+    for partitions in widths:
+        with open_broker(choice) as broker:
+            means = _means(stream(broker, partitions, weeks, history))
+            print(f"{partitions} partitions, mean: {means}", flush=True)
+            streamed = streamed_answers(broker.bootstrap_servers, batch)
+        parity = compare(streamed, batch, [week.fold for week in weeks])
+        print(f"{partitions} partitions, to the batch path: {asdict(parity)}", flush=True)
+        found[str(partitions)] = Streamed(means, parity)
+    return found
 
 
 def train_weeks(folder: Path, train_first: tuple[date, ...], law: str) -> list[Week]:
@@ -178,7 +235,7 @@ def _quality_of(reader: OutputReader, week: Week, partitions: int) -> Quality:
     scored = reader.scored()
     if scored.repeated:
         raise DemoFailedError(f"{scored.repeated} predictions came twice, under exactly-once")
-    found = judge(scored, fold_of(week.train_first, week.first))
+    found = judge(scored, week.fold)
     if found is None:
         raise DemoFailedError(f"the week of {week.first} was not scored")
     print(f"{partitions} partitions, week of {week.first}: {asdict(found)}", flush=True)

@@ -47,6 +47,11 @@ def test_the_first_week_is_detected_as_well_as_published(jvm, tmp_path):
     assert found["ap"] >= 0.680
     assert found["auc"] >= 0.880
     assert found["cp100"] >= 0.290
+    assert written["parity"]["4"] == {
+        "features_max_diff": 0.0,
+        "scores_equal": True,
+        "ap_diff": 0.0,
+    }, "streamed and batch path differ"
     exactly = written["laws"]["exactly:7d"]
     for name, value in found.items():
         assert exactly[name] == pytest.approx(value, abs=1e-9), "streamed and batch path differ"
