@@ -53,11 +53,11 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     After 30 days it holds all of them; after more, also blocks that are not yet given back.
     """
     rng = np.random.default_rng(0)
-    windows = CardWindows(ARRIVAL_1.windows, _DAY, _DAY)
+    windows = CardWindows(ARRIVAL_1.windows["card"], _DAY, _DAY)
     n = cards * days * PAYMENTS_IN_30_DAYS // 30
     events = events_of(rng.permutation(np.arange(n) % cards))
     times = _NOW + np.sort(rng.integers(0, days * _DAY, n))
-    found, late = np.empty((n, len(ARRIVAL_1.windows)), np.int64), np.empty(n, np.bool_)
+    found, late = np.empty((n, len(ARRIVAL_1.windows["card"])), np.int64), np.empty(n, np.bool_)
     for begin in range(0, n, BATCH):
         windows.observe(
             np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,

@@ -99,7 +99,8 @@ def main() -> None:
             weeks = train_weeks(Path(scratch) / "streamed", train_first, EXACTLY_A_WEEK)
             history = timedelta(days=arguments.history_days)
             found = stream_all(choice, arguments.partitions, weeks, history) if choice else {}
-            by_law = judge_laws(Path(scratch), weeks)
+            laws = list(GOALS_BY_LAW)[: arguments.laws]
+            by_law = judge_laws(Path(scratch), weeks, laws)
     except (BrokerUnavailable, DemoFailedError) as error:
         sys.exit(f"quality: {error}")
     parity = {partitions: asdict(each.parity) for partitions, each in found.items()}
@@ -121,6 +122,7 @@ def _arguments() -> argparse.Namespace:
         "--partitions", type=int, nargs="*", default=[1, 8], help="none: without a broker"
     )
     parser.add_argument("--weeks", type=int, default=len(TRAIN_FIRST), help="the first so many")
+    parser.add_argument("--laws", type=int, default=len(GOALS_BY_LAW), help="the first so many")
     parser.add_argument("--history-days", type=int, default=HISTORY_DAYS)
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -171,11 +173,11 @@ def train_weeks(folder: Path, train_first: tuple[date, ...], law: str) -> list[W
     return weeks
 
 
-def judge_laws(folder: Path, exactly: list[Week]) -> dict[str, dict[str, float]]:
+def judge_laws(folder: Path, exactly: list[Week], laws: list[str]) -> dict[str, dict[str, float]]:
     """Return the means for each law; those of the first are of models that are there already."""
     by_law = {EXACTLY_A_WEEK: judge_law(exactly, EXACTLY_A_WEEK)}
     train_first = tuple(week.train_first for week in exactly)
-    for number, law in enumerate(list(GOALS_BY_LAW)[1:]):
+    for number, law in enumerate(laws[1:]):
         by_law[law] = judge_law(train_weeks(folder / str(number), train_first, law), law)
     return by_law
 
