@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from consumer.adapters.avro_records import AvroRecords
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import load_bundle
-from consumer.cli_history import GRACE, HistoryOptions, micros, read_history
+from consumer.cli_history import GRACE, HistoryOptions, read_history
+from consumer.cli_options import micros
 from consumer.core.score import score
 from consumer.records import Longs
 from demo.judge import judge

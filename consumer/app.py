@@ -34,7 +34,6 @@ from consumer.core.batching import BatchControl
 from consumer.core.decide import Explainer
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
-from consumer.core.state import VelocityState
 from consumer.core.warm_up import warm_up
 from consumer.errors import FatalError, OutageError
 from consumer.loop import Loop
@@ -89,12 +88,11 @@ class App:
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
-            if self._snapshotter is not None and self._snapshot_loader is not None:
+            if self._snapshotter is not None:
                 self._snapshotter.start()
                 stack.callback(self._snapshotter.stop)
-                stack.callback(self._snapshot_loader.close)
             self._source.subscribe()
-            stack.callback(self._restore_reader.close)
+            stack.callback(self._restorer.close)
             stack.callback(self._source.close)
             self._loop.run(self._keep_going)
 
@@ -102,12 +100,12 @@ class App:
         settings, telemetry, bundle = self._settings, self._telemetry, self._bundle
         parts = assemble(settings, bundle)
         reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
-        self._build_snapshots(parts.state)
+        self._build_state(parts, LogReader(reader_config, settings.topics.input))
         control = BatchControl(settings.batch.max_records, settings.batch.max_wait)
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
             settings.topics.input,
-            self._make_restorer(parts, reader_config),
+            self._restorer,
             control,
             telemetry,
             incremental=kafka_clients.uses_incremental_rebalance(settings.kafka),
@@ -126,25 +124,20 @@ class App:
             self._source, pipeline, parts.state, control, telemetry, settings.delivery.outage_limit
         )
 
-    def _build_snapshots(self, state: VelocityState) -> None:
-        settings = self._settings
-        self._snapshot_loader: SnapshotLoader | None = None
+    def _build_state(self, parts: Parts, reader: LogReader) -> None:
+        """Where state comes from when a partition comes, and where it goes."""
+        settings, telemetry, state = self._settings, self._telemetry, parts.state
         self._snapshotter: Snapshotter | None = None
-        store = snapshot_store(settings)
-        if store is None:
-            return
-        contract = state_contract(settings, self._bundle)
-        self._snapshot_loader = SnapshotLoader(store, contract, state, self._telemetry)
-        self._snapshotter = Snapshotter(
-            store, state, contract, settings.state.snapshot_interval, self._telemetry
+        loader, store = None, snapshot_store(settings)
+        if store is not None:
+            contract = state_contract(settings, self._bundle)
+            loader = SnapshotLoader(store, contract, state, telemetry)
+            self._snapshotter = Snapshotter(
+                store, state, contract, settings.state.snapshot_interval, telemetry
+            )
+        self._restorer = StateRestorer(
+            reader, parts.decoder, state, telemetry, loader, self._on_part
         )
-
-    def _make_restorer(self, parts: Parts, reader_config: dict[str, Any]) -> StateRestorer:
-        self._restore_reader = LogReader(reader_config, self._settings.topics.input)
-        return StateRestorer(
-            self._restore_reader, parts.decoder, parts.state, self._telemetry,
-            self._snapshot_loader, self._on_part,
-        )  # fmt: skip
 
     def _on_part(self, partition: int, next_offset: int) -> None:
         if self._snapshotter is None:

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from consumer import __version__
+from consumer.cli_options import (
+    ConfigOption,
+    FeatureSetOption,
+    HistorySourceOption,
+    LabelDelayOption,
+    LabelsOption,
+    PaymentsOption,
+    WarmUpOption,
+)
 from consumer.errors import ConfigError, FatalError, OutageError
 from consumer.settings import load_settings
 
@@ -27,30 +36,6 @@ app = typer.Typer(
     name="fraudstream", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Score card payments for fraud, from one Kafka topic to another.",
 )  # fmt: skip
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="FRAUDSTREAM_CONFIG",
-        help="TOML file; see README.",
-        show_default=False,
-    ),
-]
-
-FeatureSetOption = Annotated[
-    str,
-    typer.Option(
-        help="arrival-1, arrival-2, or handbook-1, for which the input has one partition."
-    ),
-]
-
-WarmUpOption = Annotated[
-    str | None,
-    typer.Option(help="Payments before begin, to fill windows.", show_default="the longest window"),
-]
-
 
 _ELSEWHERE: Final[dict[str, Any]] = {
     "add_help_option": False,
@@ -199,15 +184,11 @@ def train(
     begin: Annotated[str, typer.Option(help="First day that teaches, ISO 8601, UTC.")],
     end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
     *,
-    source: Annotated[
-        str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
-    ] = "topics",
+    source: HistorySourceOption = "topics",
     config: ConfigOption = None,
-    payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
-    label_delay: Annotated[
-        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
-    ] = "exactly:7d",
+    payments: PaymentsOption = None,
+    labels: LabelsOption = None,
+    label_delay: LabelDelayOption = "exactly:7d",
     known_by: Annotated[
         str | None,
         typer.Option(help="Labels published later do not teach.", show_default="all teach"),
@@ -248,15 +229,11 @@ def evaluate(
     *,
     begin: Annotated[str, typer.Option(help="First day to judge, ISO 8601, UTC.")],
     end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
-    source: Annotated[
-        str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
-    ] = "topics",
+    source: HistorySourceOption = "topics",
     config: ConfigOption = None,
-    payments: Annotated[Path | None, typer.Option(help="Parquet file of payments.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Parquet file of fraud labels.")] = None,
-    label_delay: Annotated[
-        str, typer.Option(help="With --from handbook: as `fraudstream simulate --labels`.")
-    ] = "exactly:7d",
+    payments: PaymentsOption = None,
+    labels: LabelsOption = None,
+    label_delay: LabelDelayOption = "exactly:7d",
     settle: Annotated[str, typer.Option(help="labels.settle of the consumer.")] = "60s",
     warm_up: WarmUpOption = None,
     review_cost: Annotated[

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.adapters.model_bundle import Bundle, load_bundle
-from consumer.cli_history import GRACE, HistoryOptions, micros, read_history, seconds
+from consumer.cli_history import GRACE, HistoryOptions, read_history
+from consumer.cli_options import micros, seconds
 from consumer.cli_progress import progress
 from consumer.core.feature_sets import DAY
 from consumer.core.labels import TerminalFrauds

@@ -1,35 +1,30 @@
 """`fraudstream explain`: shows why a payment got its score, and whether it would get it again."""
 
 import json as json_lines
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.model_bundle import load_bundle
-from consumer.cli_progress import progress
-from consumer.errors import ConfigError, FatalError
+from consumer.cli_options import ConfigOption, milliseconds, seconds
+from consumer.cli_progress import answer_console, progress
+from consumer.errors import ConfigError
 from consumer.explanation import Explanation, PaymentExplainer, reason_words
-from consumer.settings import load_settings, parse_duration
+from consumer.log_fold import log_faults
+from consumer.settings import load_settings
 from consumer.telemetry import configure_logging
 
 EXIT_DIFFERS: Final = 1
-_WIDTH_OF_A_FILE: Final = 160
 _NOTHING_TOLD: Final[tuple[object, ...]] = (None, "UNKNOWN", {})
 
 
 def explain(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", envvar="FRAUDSTREAM_CONFIG", help="TOML file.")
-    ] = None,
+    config: ConfigOption = None,
     *,
     partition: Annotated[int | None, typer.Option(min=0, help="Of the input topic.")] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Of the payment's record.")] = None,
@@ -77,36 +72,8 @@ def explain(
         raise typer.Exit(EXIT_DIFFERS)
 
 
-@contextmanager
-def log_faults() -> Iterator[None]:
-    """Name what keeps the log from being read. Raises FatalError."""
-    try:
-        yield
-    except KafkaException as error:
-        raise FatalError(f"the log cannot be read: {kafka_error(error).str()}") from error
-
-
-def milliseconds(option: str, text: str) -> int:
-    """Return a time as Kafka has it, milliseconds since 1970. Raises ConfigError."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {text!r} is no time; write 2018-07-25T12:00") from error
-    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000)
-
-
-def seconds(option: str, text: str) -> float:
-    """Return a duration in seconds. Raises ConfigError."""
-    try:
-        return float(str(parse_duration(text)))
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error
-
-
 def _show(explanation: Explanation) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_FILE)
+    console = answer_console()
     e, prediction = explanation, explanation.prediction
     console.print(f"[bold]{e.topic}\\[{e.partition}]@{e.offset}[/bold], appended {e.timestamp}")
     facts = Table("transaction", "", show_edge=False)

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from confluent_kafka import KafkaException, Message
@@ -16,6 +15,7 @@ from consumer.adapters.label_log import fold_labels
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
 from consumer.adapters.topics import too_wide
+from consumer.cli_options import seconds
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.avro_program import Column
 from consumer.core.batch import Events
@@ -24,7 +24,7 @@ from consumer.core.feature_sets import FeatureSet
 from consumer.core.labels import TerminalFrauds
 from consumer.errors import ConfigError, FatalError
 from consumer.records import Status
-from consumer.settings import Settings, load_settings, parse_duration
+from consumer.settings import Settings, load_settings
 from producer_sim import handbook
 from producer_sim.events import event_times
 from producer_sim.labels import fraud_labels, parse_law
@@ -148,18 +148,3 @@ def _reader(config: Mapping[str, object], topic: str) -> Iterator[LogReader]:
         raise FatalError(f"{topic} cannot be read: {error.args[0].str()}") from error
     finally:
         reader.close()
-
-
-def micros(option: str, text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {text!r} is no time; write 2018-07-25") from error
-    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000_000)
-
-
-def seconds(option: str, text: str) -> float:
-    try:
-        return cast(float, parse_duration(text))
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error

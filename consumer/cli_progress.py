@@ -1,4 +1,4 @@
-"""What a command is doing: bars on a terminal, elsewhere a line for each step."""
+"""What a command shows: what it is doing, and then its answer, on a terminal or in a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Column
+
+_WIDTH_OF_A_FILE: Final = 160
 
 
 class Steps:
@@ -43,6 +45,12 @@ class Steps:
             [task] = [task for task in self._bars.tasks if task.id == self._running]
             total = task.total or 1
             self._bars.update(self._running, completed=total, total=total)
+
+
+def answer_console() -> Console:
+    """Return where the answer goes: as wide as the terminal, or as no table is wider."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_A_FILE)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.adapters.model_bundle import load_bundle
-from consumer.cli_explain import log_faults, milliseconds
+from consumer.cli_options import ConfigOption, milliseconds
 from consumer.cli_progress import progress
+from consumer.log_fold import log_faults
 from consumer.replay import Replay, Wanted
 from consumer.settings import load_settings
 from consumer.telemetry import configure_logging
@@ -24,9 +25,7 @@ def replay(
     model: Annotated[Path, typer.Option(help="Bundle to score with.")],
     out: Annotated[Path, typer.Option(help="Folder of the answers; a rerun goes on in it.")],
     *,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", envvar="FRAUDSTREAM_CONFIG", help="TOML file.")
-    ] = None,
+    config: ConfigOption = None,
     begin: Annotated[
         str | None,
         typer.Option("--from", help="First record's Kafka timestamp, ISO 8601, UTC; else all."),

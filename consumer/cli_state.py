@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,18 +21,17 @@ from consumer.adapters.log_source import Stretch
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.snapshots import SnapshotStore, Stored
 from consumer.assembly import Parts, assemble, snapshot_store, state_contract
-from consumer.cli_explain import log_faults
-from consumer.cli_progress import Steps, progress
+from consumer.cli_options import ConfigOption
+from consumer.cli_progress import Steps, answer_console, progress
 from consumer.core.contents import contents_of, differences
-from consumer.core.snapshot import Manifest, SnapshotRefusedError
+from consumer.core.snapshot import SnapshotRefusedError
 from consumer.core.state import ALWAYS, Tables
 from consumer.errors import ConfigError
-from consumer.log_fold import KeptOutputs, LogFold
+from consumer.log_fold import KeptOutputs, LogFold, log_faults
 from consumer.settings import Settings, load_settings
 from consumer.telemetry import configure_logging
 
 EXIT_DIFFERS: Final = 1
-_WIDTH_OF_A_FILE: Final = 160
 _PAYMENT: Final = pa.schema(
     [
         ("partition", pa.int32()),
@@ -50,9 +48,6 @@ state = typer.Typer(
     help="Snapshots of velocity state: what they hold, and whether the log says the same.",
 )  # fmt: skip
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", envvar="FRAUDSTREAM_CONFIG", help="TOML file.")
-]
 PartitionOption = Annotated[
     int | None, typer.Option(min=0, help="Of the input topic.", show_default="all")
 ]
@@ -69,7 +64,7 @@ def inspect(
     Exit code 1: at least one is of no use to this configuration and model.
     """
     shelf = _Shelf(config)
-    rows = [shelf.described(stored) for stored in shelf.stored(partition)]
+    rows = [shelf.read(stored)[0] for stored in shelf.stored(partition)]
     _print(rows, json=json)
     if any(row["refused"] for row in rows):
         raise typer.Exit(EXIT_DIFFERS)
@@ -88,9 +83,10 @@ def verify(
     rows = []
     with log_faults(), progress() as steps, closing(_Folder(shelf, steps)) as folder:
         for stored in shelf.newest(partition):
-            rows.append(shelf.described(stored))
-            if not rows[-1]["refused"]:
-                rows[-1]["differences"] = folder.compare(stored)
+            row, tables = shelf.read(stored)
+            if tables is not None:
+                row["differences"] = folder.compare(stored, tables)
+            rows.append(row)
     _print(rows, json=json)
     if any(row["refused"] or row.get("differences") for row in rows):
         raise typer.Exit(EXIT_DIFFERS)
@@ -110,7 +106,10 @@ def export(
     count = 0
     with pq.ParquetWriter(out, _PAYMENT) as writer:
         for stored in shelf.newest(partition):
-            for table in _payments(stored.partition, shelf.read(stored)[1]):
+            row, tables = shelf.read(stored)
+            if tables is None:
+                raise ConfigError(f"{stored.path}: {row['refused']}")
+            for table in _payments(stored.partition, tables):
                 writer.write_table(table)
                 count += table.num_rows
     typer.echo(f"{count:,} payments written to {out}")
@@ -152,16 +151,8 @@ class _Shelf:
             newest.setdefault(stored.partition, stored)
         return list(newest.values())
 
-    def read(self, stored: Stored) -> tuple[Manifest, Tables]:
-        """Raises ConfigError for one that is of no use."""
-        tables = self.parts().state.empty_tables()
-        try:
-            return self._store.read(stored, self.contract, tables), tables
-        except (SnapshotRefusedError, OSError) as error:
-            raise ConfigError(f"{stored.path}: {error}") from error
-
-    def described(self, stored: Stored) -> dict[str, Any]:
-        """Return what it holds, or why it is refused."""
+    def read(self, stored: Stored) -> tuple[dict[str, Any], Tables | None]:
+        """Return what it says and its tables, or why it is refused and None."""
         row: dict[str, Any] = {
             "partition": stored.partition,
             "next_offset": stored.next_offset,
@@ -172,9 +163,9 @@ class _Shelf:
         try:
             manifest = self._store.read(stored, self.contract, tables)
         except SnapshotRefusedError as refusal:
-            return row | {"refused": f"{refusal.reason}: {refusal}"}
+            return row | {"refused": f"{refusal.reason}: {refusal}"}, None
         except OSError as error:
-            return row | {"refused": f"unreadable: {error}"}
+            return row | {"refused": f"unreadable: {error}"}, None
         cards = tables["card"]
         return row | {
             "written_at": _iso(manifest.written_at),
@@ -182,7 +173,7 @@ class _Shelf:
             "cards": cards.card_count,
             "payments": cards.payment_count,
             "latest_event": _iso(cards.watermark / 1e6) if cards.payment_count else None,
-        }
+        }, tables
 
 
 class _Folder:
@@ -190,7 +181,6 @@ class _Folder:
 
     def __init__(self, shelf: _Shelf, steps: Steps) -> None:
         """Read all labels: an alert that is remembered was raised for what was known of them."""
-        self._shelf = shelf
         self._steps = steps
         self._parts = shelf.parts()
         settings = shelf.settings
@@ -200,9 +190,8 @@ class _Folder:
             known = fold_labels(labels, self._parts.frauds)
         self._fold = LogFold(self._parts, known, KeptOutputs())
 
-    def compare(self, stored: Stored) -> list[str]:
-        """Return in words where the snapshot differs from the log."""
-        _, tables = self._shelf.read(stored)
+    def compare(self, stored: Stored, tables: Tables) -> list[str]:
+        """Return in words where the snapshot's tables differ from the log."""
         partition, end = stored.partition, stored.next_offset
         plan = self._fold.begin(partition, end)
         self._steps.begin(
@@ -248,9 +237,6 @@ def _print(rows: list[dict[str, Any]], *, json: bool) -> None:
         for row in rows:
             typer.echo(json_lines.dumps(row))
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_FILE)
     table = Table(
         "partition", "next offset", "written", "cards", "payments", "latest event", "MB", "",
         show_edge=False,
@@ -264,7 +250,7 @@ def _print(rows: list[dict[str, Any]], *, json: bool) -> None:
             f"{row.get('cards', 0):,}", f"{row.get('payments', 0):,}", row.get("latest_event"),
             f"{row['size_bytes'] / 1e6:.1f}", escape(verdict),
         )  # fmt: skip
-    console.print(table)
+    answer_console().print(table)
 
 
 def _iso(seconds: float) -> str:

@@ -6,7 +6,8 @@ from typing import cast
 
 from rich.console import Console
 
-from consumer.cli_history import GRACE, HistoryOptions, micros, read_history, seconds
+from consumer.cli_history import GRACE, HistoryOptions, read_history
+from consumer.cli_options import micros, seconds
 from consumer.cli_progress import progress
 from consumer.core.engines import ENGINES
 from consumer.core.feature_sets import FeatureSet

@@ -4,13 +4,16 @@ what it answered at any offset can be had again.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 
 from consumer.adapters.kafka_clients import reader_config
+from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.log_source import LogSource, Stretch
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
@@ -18,6 +21,7 @@ from consumer.assembly import Parts, make_pipeline, snapshot_store, state_contra
 from consumer.core.batch import LabelsKnown
 from consumer.core.batching import BatchControl
 from consumer.core.restore import Plan
+from consumer.errors import FatalError
 from consumer.loop import Loop
 from consumer.pipeline import Sink
 from consumer.records import Outputs
@@ -25,6 +29,15 @@ from consumer.telemetry import Telemetry
 
 MOST_RECORDS: Final = 5_000
 _LOADING_SECONDS: Final = 0.01
+
+
+@contextmanager
+def log_faults() -> Iterator[None]:
+    """Name what keeps the log from being read. Raises FatalError."""
+    try:
+        yield
+    except KafkaException as error:
+        raise FatalError(f"the log cannot be read: {kafka_error(error).str()}") from error
 
 
 class KeptOutputs:
@@ -79,11 +92,11 @@ class LogFold:
         self._reader = LogReader({**config, "auto.offset.reset": "error"}, settings.topics.input)
         store = snapshot_store(settings) if from_snapshots else None
         contract = state_contract(settings, parts.bundle)
-        self._snapshots = (
+        snapshots = (
             None if store is None else SnapshotLoader(store, contract, parts.state, telemetry)
         )
         self._restorer = StateRestorer(
-            self._reader, parts.decoder, parts.state, telemetry, self._snapshots
+            self._reader, parts.decoder, parts.state, telemetry, snapshots
         )
         self._source = LogSource(self._reader, settings.topics.input, most_records)
         pipeline = make_pipeline(parts, _LabelsFolded(known), sink, telemetry)
@@ -121,6 +134,4 @@ class LogFold:
 
     def close(self) -> None:
         """Close the client."""
-        if self._snapshots is not None:
-            self._snapshots.close()
-        self._reader.close()
+        self._restorer.close()

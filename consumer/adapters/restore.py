@@ -87,15 +87,17 @@ class StateRestorer:
 
         Raises KafkaException when the broker is away.
         """
+        loading = self._loading.get(partition)
+        if loading is not None and not loading.done():
+            return None
         low = self._reader.beginnings([partition], _REQUEST_SECONDS)[partition]
         reach = Reach(self._state.longest_window, self._state.grace, self._state.score_from)
         latest_time = self._latest_time_from(partition)
         if self._snapshots is not None and committed is not None and committed > low:
-            if partition not in self._loading:
+            if loading is None:
                 self._loading[partition] = self._snapshots.load(partition, low, committed)
-            if not self._loading[partition].done():
                 return None
-            found = self._loading[partition].result()
+            found = loading.result()
             if found is not None and found[0].next_offset >= low:  # retention may have passed it
                 plan = plan_from_snapshot(*found, committed, latest_time, reach)
                 if plan is not None:
@@ -122,6 +124,12 @@ class StateRestorer:
         if partition in self._loading:
             self._loading.pop(partition).cancel()
         self._state.drop(partition)
+
+    def close(self) -> None:
+        """Close the client, and forget what was not begun."""
+        if self._snapshots is not None:
+            self._snapshots.close()
+        self._reader.close()
 
     def _latest_time_from(self, partition: int) -> Callable[[int], int | None]:
         """A record that is refused says nothing of the time: one from 2099 would hide history."""

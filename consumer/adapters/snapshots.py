@@ -83,17 +83,12 @@ class SnapshotStore:
                 found.append(Stored(path, int(folder), int(offset), int(about["size"])))
         return sorted(found, key=lambda each: (each.partition, -each.next_offset))
 
-    def manifest(self, stored: Stored) -> Manifest:
-        """Read what it says of itself. Raises SnapshotRefusedError, OSError."""
-        with self._open(stored) as file:
-            return self._manifest(stored, file.readline(_FIRST_LINE_BYTES))
-
     def read(self, stored: Stored, contract: Contract, empty: Tables) -> Manifest:
         """
         Fill the `empty` tables. Raises SnapshotRefusedError, with nothing to be done with them, for
         one that is damaged or was made under another contract, and OSError.
         """
-        with self._open(stored) as file:
+        with cast(BinaryIO, self._fs.open(stored.path, "rb")) as file:
             line = file.readline(_FIRST_LINE_BYTES)
             manifest = self._manifest(stored, line)
             contract.refuse(manifest.contract)
@@ -167,9 +162,6 @@ class SnapshotStore:
                 with suppress(FileNotFoundError):
                     if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                         draft.unlink()
-
-    def _open(self, stored: Stored) -> BinaryIO:
-        return cast(BinaryIO, self._fs.open(stored.path, "rb"))
 
     def _manifest(self, stored: Stored, line: bytes) -> Manifest:
         manifest = Manifest.from_line(line)

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from consumer import cli
-from consumer.cli_history import micros
+from consumer.cli_options import micros
 from consumer.core.manifest import MANIFEST_FILE
 
 DAY = 86_400_000_000

@@ -232,7 +232,7 @@ def test_another_format_is_named(tmp_path, state):
     Path(stored.path).write_bytes(whole.replace(b'"fraudstream_state":1', b'"fraudstream_state":9'))
 
     with pytest.raises(SnapshotRefusedError, match="format 1") as refusal:
-        store.manifest(stored)
+        read(store, stored)
 
     assert refusal.value.reason == "format"
 
@@ -242,7 +242,7 @@ def test_a_snapshot_under_another_name_is_damaged(store, state):
     stored = write(store, state)
 
     with pytest.raises(SnapshotRefusedError, match="name"):
-        store.manifest(Stored(stored.path, 3, 400, stored.size_bytes))
+        read(store, Stored(stored.path, 3, 400, stored.size_bytes))
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, state):
