@@ -6,6 +6,9 @@ RUN := $(VENV)/bin/python
 SHELL := /bin/bash
 # Threads of OpenMP that spin for work starve whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Most tests wait for a broker, so there is room for more processes than cores; each has a Kafka of its own.
+JOBS ?= 3
+IN_PARALLEL := --numprocesses $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test test-slow demo kafka quality bench test-docker docs lock
@@ -32,10 +35,10 @@ check: setup ## format, lint, types, layers, generated documentation
 
 test: setup ## all tests: on a real Kafka where Java and Maven are at hand, which CI=true demands
 	@$(RUN) -m tests.brokers fetch || [ "$$CI" != true ]
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest $(IN_PARALLEL)
 
 test-slow: setup ## all tests, each in its long form
-	@FRAUDSTREAM_SLOW=1 $(RUN) -m pytest
+	@FRAUDSTREAM_SLOW=1 $(RUN) -m pytest $(IN_PARALLEL)
 
 demo: setup ## a stream scored live; BROKER=kafka, DEMO_SECONDS=60, DEMO_FLAGS=--json
 	@$(RUN) -m demo $(DEMO_FLAGS)

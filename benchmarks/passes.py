@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Message, Producer
 from numpy.typing import NDArray
 
 from consumer.adapters import kafka_clients
-from consumer.app import App, rehearse
+from consumer.app import App
 from consumer.core.batching import BatchControl
 from consumer.settings import Settings
 
@@ -144,12 +144,6 @@ def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: in
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     app = App(settings_for(bootstrap_servers, model, guarantee))
     stages = _count_cpu_of_stages(app)
-    app._http.start()
-    rehearse(app._bundle)
-    app._persist(app._labels.load)
-    if hasattr(app._sink, "open"):
-        app._sink.open()
-    app._lag.start()
     give_up = time.monotonic() + _GIVE_UP_SECONDS
     source = app._source
 
@@ -158,15 +152,12 @@ def consumer_pass(bootstrap_servers: str, model: Path, guarantee: str, total: in
             raise RuntimeError("the pass does not end")
         return sum(source.uncommitted_from.values()) < total
 
-    with _measured(total, collector=False) as cost:  # the loop turns it off anyway
+    with app.opened(), _measured(total, collector=False) as cost:  # the loop turns it off anyway
         begin = time.thread_time()
         source.subscribe()
         app._loop.run(keep_going)
         stages["poll and the rest"] = time.thread_time() - begin - sum(stages.values())
     cost.stages = {**stages, "threads of the client": cost.cpu - sum(stages.values())}
-    closing = (source, app._sink, app._labels, app._restore_reader)
-    for close in (*(part.close for part in closing), app._lag.stop, app._http.stop):
-        close()
     return cost
 
 

@@ -75,7 +75,14 @@ class App:
             libversion()[0],
             self._http.port,
         )
-        with self._signals(), contextlib.ExitStack() as stack:
+        with self._signals(), self.opened():
+            self._source.subscribe()
+            self._loop.run(self._keep_going)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Start what the loop works with, in the order of need, and stop it the other way round."""
+        with contextlib.ExitStack() as stack:
             stack.callback(self._telemetry.stopped)
             self._http.start()
             stack.callback(self._http.stop)
@@ -91,10 +98,9 @@ class App:
             if self._snapshotter is not None:
                 self._snapshotter.start()
                 stack.callback(self._snapshotter.stop)
-            self._source.subscribe()
             stack.callback(self._restorer.close)
             stack.callback(self._source.close)
-            self._loop.run(self._keep_going)
+            yield
 
     def _build(self) -> None:
         settings, telemetry, bundle = self._settings, self._telemetry, self._bundle

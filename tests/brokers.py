@@ -49,11 +49,13 @@ __all__ = [
     "Node",
     "Rung",
     "choose",
+    "choose_for_tests",
     "open_broker",
     "why_missing",
 ]
 
 ADDRESS_VARIABLE = "FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS"
+TEST_RUNG_VARIABLE = "FRAUDSTREAM_TEST_BROKER"
 DOCKER_IMAGE = "confluentinc/cp-kafka:7.6.0"
 EMBEDDED_LIMITS = (
     "it proves nothing about exactly-once: it fences nobody, shows aborted records to everyone, "
@@ -133,6 +135,11 @@ def choose(
             return Choice(rung, "; ".join(lacking) or "the default, and what it needs is installed")
         lacking.append(why)
     return Choice(Rung.EMBEDDED, "; ".join(lacking))
+
+
+def choose_for_tests() -> Choice:
+    """Take the rung that `FRAUDSTREAM_TEST_BROKER` names, else the ladder's choice."""
+    return choose(os.environ.get(TEST_RUNG_VARIABLE), os.environ)
 
 
 def _asked_for(wanted: str, address: str, missing: Callable[[Rung], str | None]) -> Choice:

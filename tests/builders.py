@@ -1,5 +1,6 @@
 """What tests are made of: payments, labels and a small model bundle, all deterministic."""
 
+import functools
 import io
 import uuid
 from collections.abc import Sequence
@@ -58,10 +59,17 @@ def label(number: int, **overrides: Any) -> dict[str, Any]:
 
 def encoded(name: str, fields: dict[str, Any]) -> bytes:
     """Return the record in Avro single-object encoding, written by fastavro."""
-    schema = schemas.load(name)
+    header, schema = _writer(name)
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), fields)
-    return schemas.single_object_header(schema) + out.getvalue()
+    fastavro.schemaless_writer(out, schema, fields)
+    return header + out.getvalue()
+
+
+@functools.cache
+def _writer(name: str) -> tuple[bytes, schemas.Schema]:
+    """Return the header and the parsed schema: to compute them takes a thousand encodings."""
+    schema = schemas.load(name)
+    return schemas.single_object_header(schema), fastavro.parse_schema(schema)
 
 
 def decoded(name: str, value: bytes) -> Any:

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers import BrokerUnavailable, choose_for_tests
 from tests.builders import tiny_bundle
+
+
+def pytest_report_header() -> str:
+    """Say before the first test which broker it will meet, and why."""
+    try:
+        return f"broker: {choose_for_tests()}"
+    except BrokerUnavailable as error:
+        return f"broker: none, {error}"
 
 
 @pytest.fixture(scope="session")

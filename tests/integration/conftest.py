@@ -10,14 +10,21 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
-from tests.brokers import Broker, Node, Rung, choose, open_broker, why_missing
+from tests.brokers import (
+    Broker,
+    Node,
+    Rung,
+    choose,
+    choose_for_tests,
+    open_broker,
+    why_missing,
+)
 from tests.integration.bundle import write_model
 from tests.integration.harness import SLOW, Scene
 from tests.integration.proxy import Proxy
 
 BOTH = pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
 BOTH_IF_SLOW = BOTH if SLOW else pytest.mark.parametrize("guarantee", ["exactly-once"])
-BROKER_VARIABLE = "FRAUDSTREAM_TEST_BROKER"
 QUICK_GROUPS = {
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "300",
@@ -34,9 +41,8 @@ def missing(why: str) -> None:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The session's broker: the rung that the variable names, else the ladder's choice."""
-    choice = choose(os.environ.get(BROKER_VARIABLE), os.environ)
-    with open_broker(choice, properties=QUICK_GROUPS) as opened:
+    """The broker of the session, or of each of its processes."""
+    with open_broker(choose_for_tests(), properties=QUICK_GROUPS) as opened:
         yield opened
 
 

@@ -214,4 +214,4 @@ def test_a_refused_generation_with_partitions_kept_loses_nothing(real, scene):
         "fraudstream_records_reprocessed_total", {"cause": "AssignmentLostError"}
     )
     assert check(scene.history()) == []
-    assert not scene.exactly_once or refused == 50
+    assert not scene.exactly_once or refused >= 50

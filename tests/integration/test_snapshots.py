@@ -135,11 +135,13 @@ def test_snapshots_beyond_the_committed_offset_are_left_alone(scene, kept):
     eventually(lambda: len(snapshots(scene)) == 4, 20, first.tail)
     first.stop()
     scene.commit(dict.fromkeys(range(4), 10))
+    usable = [[int(file.stem) for file in files] for files in snapshots(scene).values()]
+    held = sum(max([0, *(at for at in offsets if at <= 10)]) for offsets in usable)
 
     second = scene.start(**kept).wait_ready()
 
     scene.wait_done()
-    assert replayed(second) == 40
+    assert replayed(second) == 40 - held
 
 
 def test_a_folder_that_cannot_be_written_stops_nobody(scene, kept):
