@@ -25,7 +25,8 @@ from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from tests.kafka.embedded import run_embedded
@@ -168,7 +169,7 @@ class Broker:
     def create_topics(
         self, partitions_by_topic: Mapping[str, int], config: Mapping[str, str] | None = None
     ) -> None:
-        """Create topics, on up to three nodes each; return when every partition has a leader."""
+        """Create topics, on up to three nodes each; return when every partition is led."""
         admin = admin_client(self.bootstrap_servers)
         replicas = min(3, len(admin.list_topics(timeout=10).brokers))
         topics = [
@@ -187,12 +188,18 @@ class Broker:
 
 
 def _all_led(admin: AdminClient, partitions_by_topic: Mapping[str, int]) -> bool:
-    known = admin.list_topics(timeout=10).topics
-    leaders = {
-        topic: [partition.leader >= 0 for partition in known[topic].partitions.values()]
-        for topic in partitions_by_topic.keys() & known.keys()
+    """Ask the leaders: metadata names a node some time before that node knows that it leads."""
+    ends = {
+        TopicPartition(topic, partition): OffsetSpec.latest()
+        for topic, count in partitions_by_topic.items()
+        for partition in range(count)
     }
-    return leaders == {topic: [True] * count for topic, count in partitions_by_topic.items()}
+    try:
+        for end in admin.list_offsets(ends, request_timeout=10).values():
+            end.result(timeout=30)
+    except KafkaException:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
