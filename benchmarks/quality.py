@@ -52,18 +52,30 @@ WEEK: Final = timedelta(days=7)
 TRAIN_FIRST: Final = tuple(date(2018, 7, 25) + k * WEEK for k in range(4))
 HISTORY_DAYS: Final = 37  # the longest window, and the labels' delay
 LEAST: Final = {"ap": 0.690, "auc": 0.870, "cp100": 0.300}  # means of all four weeks
-GOALS_BY_LAW: Final = {
-    EXACTLY_A_WEEK: {"ap": 0.695, "auc": 0.876, "cp100": 0.302},
-    "exponential:7d": {"ap": 0.790},
-    "40%:within:1d+lognormal:14d:60d": {"ap": 0.740},  # analysts, and chargebacks
-}
 _WEEK_SECONDS: Final = 600.0
 _DRAIN_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """What the models of four weeks learn from, and what is wanted of them."""
+
+    law: str
+    goals: Mapping[str, float]
+    feature_set: str = "arrival-1"
+    train_days: int = 7
+
+
+COURSES: Final = (
+    Course(EXACTLY_A_WEEK, {"ap": 0.695, "auc": 0.876, "cp100": 0.302}),
+    Course("exponential:7d", {"ap": 0.790}, "arrival-2", 28),
+    Course("40%:within:1d+lognormal:14d:60d", {"ap": 0.740}),  # analysts, and chargebacks
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Week:
-    """A test week, and the model for it."""
+    """A test week, and the model for it, whose training ends a week after `train_first`."""
 
     train_first: date
     model: Path
@@ -96,11 +108,10 @@ def main() -> None:
             choice = choose(arguments.broker, os.environ, default=Rung.KAFKA)
         with tempfile.TemporaryDirectory() as scratch:
             train_first = TRAIN_FIRST[: arguments.weeks]
-            weeks = train_weeks(Path(scratch) / "streamed", train_first, EXACTLY_A_WEEK)
+            weeks = train_weeks(Path(scratch) / "streamed", train_first, COURSES[0])
             history = timedelta(days=arguments.history_days)
             found = stream_all(choice, arguments.partitions, weeks, history) if choice else {}
-            laws = list(GOALS_BY_LAW)[: arguments.laws]
-            by_law = judge_laws(Path(scratch), weeks, laws)
+            by_law = judge_laws(Path(scratch), weeks, COURSES[1 : arguments.laws])
     except (BrokerUnavailable, DemoFailedError) as error:
         sys.exit(f"quality: {error}")
     parity = {partitions: asdict(each.parity) for partitions, each in found.items()}
@@ -122,7 +133,7 @@ def _arguments() -> argparse.Namespace:
         "--partitions", type=int, nargs="*", default=[1, 8], help="none: without a broker"
     )
     parser.add_argument("--weeks", type=int, default=len(TRAIN_FIRST), help="the first so many")
-    parser.add_argument("--laws", type=int, default=len(GOALS_BY_LAW), help="the first so many")
+    parser.add_argument("--laws", type=int, default=len(COURSES), help="the first so many")
     parser.add_argument("--history-days", type=int, default=HISTORY_DAYS)
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -164,33 +175,39 @@ def stream_all(
     return found
 
 
-def train_weeks(folder: Path, train_first: tuple[date, ...], law: str) -> list[Week]:
+def train_weeks(folder: Path, train_first: tuple[date, ...], course: Course) -> list[Week]:
     """Train a bundle for each of the weeks, on what was known when its test week began."""
     weeks = [Week(first, folder / str(first)) for first in train_first]
     for week in weeks:
-        print(f"training on the week of {week.train_first}, labels {law}", flush=True)
-        train(week.model, week.train_first, week.train_first + WEEK, week.first, law)
+        end = week.train_first + WEEK
+        begin = end - timedelta(days=course.train_days)
+        print(f"training {course.feature_set} on {begin} to {end}, labels {course.law}", flush=True)
+        train(week.model, begin, end, week.first, course.law, course.feature_set)
     return weeks
 
 
-def judge_laws(folder: Path, exactly: list[Week], laws: list[str]) -> dict[str, dict[str, float]]:
-    """Return the means for each law; those of the first are of models that are there already."""
-    by_law = {EXACTLY_A_WEEK: judge_law(exactly, EXACTLY_A_WEEK)}
-    train_first = tuple(week.train_first for week in exactly)
-    for number, law in enumerate(laws[1:]):
-        by_law[law] = judge_law(train_weeks(folder / str(number), train_first, law), law)
+def judge_laws(
+    folder: Path, first: list[Week], others: Sequence[Course]
+) -> dict[str, dict[str, float]]:
+    """Return the means for each law; the models of the first are there already."""
+    by_law = {COURSES[0].law: judge_course(first, COURSES[0])}
+    train_first = tuple(week.train_first for week in first)
+    for number, course in enumerate(others):
+        weeks = train_weeks(folder / str(number), train_first, course)
+        by_law[course.law] = judge_course(weeks, course)
     return by_law
 
 
-def judge_law(weeks: list[Week], law: str) -> dict[str, float]:
+def judge_course(weeks: list[Week], course: Course) -> dict[str, float]:
     """
-    Return the means over the weeks where labels come by this law, and say which goals they miss.
+    Return the means over the weeks where labels come by the law, and say which goals they miss.
     """
+    law = course.law
     end = weeks[-1].first + WEEK
     mean = evaluate([week.model for week in weeks], weeks[0].first, end, law)["mean"]
     found = {name: mean[name] for name in ("ap", "auc", "cp100", "cp100_ceiling")}
     print(f"labels {law}, mean: {found}", flush=True)
-    for name, goal in GOALS_BY_LAW[law].items():
+    for name, goal in course.goals.items():
         if found[name] < goal and len(weeks) == len(TRAIN_FIRST):
             print(f"labels {law}: {name} {found[name]:.4f} misses its goal of {goal:.3f}")
     return found

@@ -29,13 +29,19 @@ EXACTLY_A_WEEK: Final = "exactly:7d"
 
 
 def train(
-    folder: Path, begin: date, end: date, known_by: date, label_delay: str = EXACTLY_A_WEEK
+    folder: Path,
+    begin: date,
+    end: date,
+    known_by: date,
+    label_delay: str = EXACTLY_A_WEEK,
+    feature_set: str = "arrival-1",
 ) -> str:
     """
     Train on the Handbook's payments of [begin, end) and the labels known by then, and return what
     the trainer said. Raises DemoFailedError.
     """
-    known = ["--known-by", str(known_by), "--name", "handbook", "--out", str(folder)]
+    bundle = ["--feature-set", feature_set, "--name", "handbook", "--out", str(folder)]
+    known = ["--known-by", str(known_by), *bundle]
     return _on_the_handbook("train", begin, end, label_delay, known).stderr
 
 
