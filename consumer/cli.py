@@ -289,6 +289,14 @@ def replay(context: typer.Context) -> None:
 
 
 @app.command(**_ELSEWHERE)
+def verify(context: typer.Context) -> None:
+    """Check that nothing is lost, repeated, out of order or made up."""
+    from consumer.cli_verify import verify as command
+
+    _hand_over(context, command)
+
+
+@app.command(**_ELSEWHERE)
 def state(context: typer.Context) -> None:
     """Inspect snapshots of velocity state, hold them against the log, or export them."""
     from consumer.cli_state import state as commands

@@ -79,17 +79,29 @@ def verify(
 
     Exit code 1: a snapshot is damaged or differs, or the log does not reach far enough back.
     """
+    with log_faults(), progress() as steps:
+        rows = compared_with_log(config, partition, steps)
+    _print(rows, json=json)
+    if any(row["refused"] or row.get("differences") for row in rows):
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+def compared_with_log(
+    config: Path | None, partition: int | None, steps: Steps
+) -> list[dict[str, Any]]:
+    """
+    Return what `verify` shows of each partition's newest snapshot; `refused` and `differences` are
+    empty where it is equal to the log. Raises ConfigError where there is none, KafkaException.
+    """
     shelf = _Shelf(config)
     rows = []
-    with log_faults(), progress() as steps, closing(_Folder(shelf, steps)) as folder:
+    with closing(_Folder(shelf, steps)) as folder:
         for stored in shelf.newest(partition):
             row, tables = shelf.read(stored)
             if tables is not None:
                 row["differences"] = folder.compare(stored, tables)
             rows.append(row)
-    _print(rows, json=json)
-    if any(row["refused"] or row.get("differences") for row in rows):
-        raise typer.Exit(EXIT_DIFFERS)
+    return rows
 
 
 @state.command()

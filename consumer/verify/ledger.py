@@ -1,0 +1,339 @@
+"""Takes in every record of the topics, and says what is broken as it sees it."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumer.verify.evidence import (
+    COLD,
+    FLAGGED,
+    LATE,
+    RECORD,
+    STALE,
+    TOMBSTONE,
+    Stretch,
+)
+from consumer.verify.formats import (
+    Decoder,
+    Place,
+    Record,
+    ReplayFacts,
+    UnreadableError,
+    digest,
+    letter_facts,
+    replay_facts,
+    same_sha256,
+    sha256_start,
+)
+from consumer.verify.frauds import COUNTS, KnownFrauds
+from consumer.verify.invariants import Findings
+
+_PAYMENT: Final = ("event_id", "transaction_id", "card_id", "terminal_id", "event_time")
+_VOLATILE: Final = frozenset({"scored_at", "degraded", "label_offsets"})
+_MODEL: Final = ("model_name", "model_version", "policy_version")
+_FLAGS: Final = {"LATE_EVENT": LATE, "STATE_COLD": COLD, "LABELS_STALE": STALE}
+_FLAGGED: Final = frozenset({"REVIEW", "DECLINE"})
+_WITHOUT_VALUE: Final = frozenset({"oversize", "card_number"})
+_ALERT_NAMESPACE: Final = uuid.UUID("6f1d2a34-54c1-5c0c-9d1b-0b6f8f2a7c11")
+_MOST: Final = 2**16 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the consumer under test was told: times in microseconds."""
+
+    topic: str
+    exactly_once: bool
+    alert_window: int
+    settle: int
+
+
+class Ledger:
+    """
+    Inputs are to be entered first, then labels, then what answers them.
+
+    What answers a record outside the stretches is passed over.
+    """
+
+    def __init__(self, promise: Promise, stretches: Iterable[Stretch]) -> None:
+        """The stretches are empty, one for each partition of the input topic."""
+        self.promise: Final = promise
+        self.stretches: Final = {stretch.partition: stretch for stretch in stretches}
+        self.findings: Final = Findings()
+        self.counts: Counter[str] = Counter()
+        self.furthest: Final[dict[int, int]] = {}
+        """For each partition, the last offset that anything answers, in the stretch or not."""
+        self.opened_before: Final[set[tuple[int, int, int]]] = set()
+        """Partition, card and window of the alerts of records before the stretches."""
+        self.replays: Final[dict[Place, list[tuple[int, Place]]]] = {}
+        """First place of a replayed record -> attempts, and where they are."""
+        self._frauds: Final = KnownFrauds(promise.settle)
+        self._label_ends: Final[dict[int, int]] = {}
+        self._labels_whole = True
+        self._decoders: Final = {
+            name: Decoder(name) for name in ("transaction", "label", "prediction", "alert")
+        }
+
+    def inputs(self, records: Iterable[Record]) -> None:
+        """Enter records of the input topic."""
+        for record in records:
+            stretch = self.stretches[record.partition]
+            if not stretch.has(record.offset):
+                continue
+            row = stretch.row(record.offset)
+            row["seen"] = TOMBSTONE if record.value is None else RECORD
+            row["timestamp"], row["appended"] = record.timestamp, record.appended
+            row["key"] = digest(record.key)
+            row["value"] = sha256_start(record.value)
+            row["length"] = -1 if record.value is None else len(record.value)
+            row["headers"] = digest(*record.headers)
+            row["payment"] = self._payment(record)
+            self.counts["records"] += 1
+            self._note_replay(record)
+
+    def _payment(self, record: Record) -> int:
+        if record.value is None:
+            return 0
+        try:
+            payment = self._decoders["transaction"].read(record.value)
+        except UnreadableError:
+            return 0
+        return digest(*(payment[name] for name in _PAYMENT))
+
+    def _note_replay(self, record: Record) -> None:
+        place = Place(record.partition, record.offset)
+        try:
+            facts = replay_facts(record.headers)
+        except UnreadableError as error:
+            self.findings.broken("replays", record.topic, *place, str(error))
+            return
+        if facts is None:
+            return
+        self.counts["replayed"] += 1
+        if facts.topic == self.promise.topic:
+            self._enter_replay(place, facts)
+
+    def _enter_replay(self, place: Place, facts: ReplayFacts) -> None:
+        attempts = self.replays.setdefault(facts.first, [])
+        self.findings.checked("replays")
+        if any(attempt == facts.attempt for attempt, _ in attempts):
+            self.findings.broken(
+                "replays", self.promise.topic, *place, f"attempt {facts.attempt} came twice"
+            )
+        attempts.append((facts.attempt, place))
+
+    def labels(self, records: Iterable[Record]) -> None:
+        """Enter labels, all there are, in the order of their partitions."""
+        for record in records:
+            self._label_ends[record.partition] = record.offset + 1
+            self.counts["labels"] += 1
+            try:
+                label = self._decoders["label"].read(record.value)
+            except UnreadableError:
+                continue  # the consumer counts it and goes on, too
+            self._frauds.add(record.partition, record.offset, label)
+
+    def labels_cut(self) -> None:
+        """Retention took labels, so that frauds cannot be counted again."""
+        self._labels_whole = False
+
+    def predictions(self, records: Iterable[Record]) -> None:
+        """Enter records of the topic of predictions, each partition in its order."""
+        for record in records:
+            try:
+                prediction = self._decoders["prediction"].read(record.value)
+            except UnreadableError as error:
+                self._unreadable(record, error)
+                continue
+            place = Place(prediction["source_partition"], prediction["source_offset"])
+            row = self._row_of(prediction["source_topic"], place)
+            if row is not None:
+                self._check_source(record, prediction, place, row)
+                self._check_labels(prediction, place)
+                self._enter_prediction(record, prediction, place, row)
+
+    def _unreadable(self, record: Record, error: UnreadableError) -> None:
+        self.findings.checked("no_phantom")
+        self.findings.broken(
+            "no_phantom", record.topic, record.partition, record.offset, str(error)
+        )
+
+    def _row_of(self, topic: str | None, place: Place) -> Any | None:
+        """Return the row of an answer's record; None where it is not to be judged."""
+        if topic != self.promise.topic:
+            self.counts["outside"] += 1
+            return None
+        self.furthest[place.partition] = max(place.offset, self.furthest.get(place.partition, -1))
+        stretch = self.stretches.get(place.partition)
+        if stretch is None or not stretch.has(place.offset):
+            self.counts["outside"] += 1
+            return None
+        return stretch.row(place.offset)
+
+    def _check_source(
+        self, record: Record, prediction: Mapping[str, Any], place: Place, row: Any
+    ) -> None:
+        self.findings.checked("no_phantom")
+        what = ""
+        if row["seen"] != RECORD:
+            what = "a prediction of no record"
+        elif row["payment"] != digest(*(prediction[name] for name in _PAYMENT)):
+            what = "a prediction that has other ids than its record"
+        elif record.key != prediction["card_id"].encode():
+            what = "a prediction whose key is not its card"
+        if what:
+            self.findings.broken("no_phantom", self.promise.topic, *place, what)
+
+    def _check_labels(self, prediction: Mapping[str, Any], place: Place) -> None:
+        windows = COUNTS.get(prediction["feature_set"])
+        features = prediction["features"]
+        if windows is None or features is None or not self._labels_whole:
+            self.findings["labels"].unjudged += 1
+            return
+        self.findings.checked("labels")
+        below = prediction["label_offsets"]
+        if any(known > self._label_ends.get(p, 0) for p, known in enumerate(below)):
+            self.findings.broken("labels", self.promise.topic, *place, "labels that are not there")
+        expected = self._frauds.counts(
+            prediction["terminal_id"], prediction["event_time"], below, list(windows.values())
+        )
+        if [features[at] for at in windows] != expected:
+            self.findings.broken(
+                "labels", self.promise.topic, *place, "other frauds than were known and settled"
+            )
+
+    def _enter_prediction(
+        self, record: Record, prediction: Mapping[str, Any], place: Place, row: Any
+    ) -> None:
+        model = digest(*(prediction[name] for name in _MODEL))
+        content = digest(
+            record.key,
+            [
+                prediction[name]
+                for name in sorted(prediction)
+                if name not in _VOLATILE and name not in _MODEL
+            ],
+        )
+        flags = sum(_FLAGS.get(flag, 0) for flag in set(prediction["degraded"]))
+        if row["predictions"]:
+            excused = model != row["model"] or (flags | int(row["flags"])) & (COLD | STALE)
+            self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
+        else:
+            row["prediction"], row["model"] = content, model
+            row["flags"] = flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
+            row["event"] = digest(prediction["event_id"])
+            row["event_time"] = prediction["event_time"]
+            row["out_partition"], row["out_offset"] = record.partition, record.offset
+        row["predictions"] = min(_MOST, int(row["predictions"]) + 1)
+
+    def _repeated(self, place: Place, what: str, *, same: bool) -> None:
+        self.counts["repeats"] += 1
+        if self.promise.exactly_once:
+            self.findings.broken("no_repeat", self.promise.topic, *place, f"a second {what}")
+        elif not same:
+            self.findings.broken(
+                "no_repeat", self.promise.topic, *place, f"a second {what} that is another"
+            )
+
+    def alerts(self, records: Iterable[Record]) -> None:
+        """Enter records of the topic of alerts, once all predictions are."""
+        for record in records:
+            try:
+                alert = self._decoders["alert"].read(record.value)
+            except UnreadableError as error:
+                self._unreadable(record, error)
+                continue
+            place = Place(alert["source_partition"] or 0, alert["source_offset"] or 0)
+            row = self._row_of(alert["source_topic"], place)
+            if row is None:
+                self._note_earlier(alert, place)
+                continue
+            self._check_alert(record, alert, place, row)
+            content = digest(record.key, record.value)
+            if row["alerts"]:
+                excused = bool(int(row["flags"]) & (COLD | STALE))
+                self._repeated(place, "alert", same=content == row["alert"] or excused)
+            else:
+                row["alert"], row["alert_window"] = content, alert["window_start"]
+            row["alerts"] = min(_MOST, int(row["alerts"]) + 1)
+
+    def _note_earlier(self, alert: Mapping[str, Any], place: Place) -> None:
+        stretch = self.stretches.get(place.partition)
+        if stretch is not None and place.offset < stretch.begin:
+            card = digest(alert["subject_id"].encode())
+            self.opened_before.add((place.partition, card, alert["window_start"]))
+
+    def _check_alert(
+        self, record: Record, alert: Mapping[str, Any], place: Place, row: Any
+    ) -> None:
+        card, window = alert["subject_id"], alert["window_start"]
+        right_id = str(uuid.uuid5(_ALERT_NAMESPACE, f"{alert['kind']}:{card}:{window}"))
+        what = ""
+        if record.key != card.encode() or digest(record.key) != row["key"]:
+            what = "an alert of another card than its record's"
+        elif alert["alert_id"] != right_id:
+            what = "an alert whose id is not that of its card and window"
+        elif alert["status"] != "OPENED" or alert["events"] != len(alert["event_ids"]):
+            what = "an alert that does not count its events"
+        elif row["predictions"] and digest(*alert["event_ids"]) != row["event"]:
+            what = "an alert of another event than its prediction's"
+        if what:
+            self.findings.broken("alerts", self.promise.topic, *place, what)
+
+    def dead_letters(self, records: Iterable[Record]) -> None:
+        """Enter records of the dead-letter topic, each partition in its order."""
+        for record in records:
+            self.findings.checked("dead_letters")
+            try:
+                facts = letter_facts(record.headers)
+            except UnreadableError as error:
+                self.findings.broken(
+                    "dead_letters", record.topic, record.partition, record.offset, str(error)
+                )
+                continue
+            row = self._row_of(facts.topic, facts.place)
+            if row is None:
+                continue
+            if row["seen"] == RECORD:
+                for what in _differences(record, row):
+                    self.findings.broken("dead_letters", self.promise.topic, *facts.place, what)
+            else:
+                self.findings.broken(
+                    "no_phantom", self.promise.topic, *facts.place, "a dead letter of no record"
+                )
+            content = digest(record.key, record.value, facts.own_headers, facts.reason)
+            if row["letters"]:
+                self._repeated(facts.place, "dead letter", same=content == row["letter"])
+            else:
+                row["letter"], row["letter_offset"] = content, record.offset
+            row["letters"] = min(_MOST, int(row["letters"]) + 1)
+
+
+def _differences(letter: Record, row: Any) -> Iterable[str]:
+    """Say what of a dead letter is not its record's."""
+    facts = letter_facts(letter.headers)
+    key = digest(None) if facts.reason == "card_number" else row["key"]
+    value: tuple[tuple[str, bool], ...]
+    if facts.reason in _WITHOUT_VALUE:
+        value = (
+            ("a dead letter that must not hold its value", letter.value is None),
+            ("a dead letter with another hash", same_sha256(facts.sha256, int(row["value"]))),
+            ("a dead letter with another length", facts.length == str(row["length"])),
+        )
+    else:
+        same = letter.value is not None and sha256_start(letter.value) == row["value"]
+        value = (("a dead letter with another value", same),)
+    rules = (
+        ("a dead letter in another partition", letter.partition == facts.place.partition),
+        ("a dead letter without a reason", facts.reason != ""),
+        ("a dead letter with another key", digest(letter.key) == key),
+        ("a dead letter with other headers", digest(*facts.own_headers) == row["headers"]),
+        (
+            "a dead letter with another timestamp",
+            letter.appended or letter.timestamp == max(0, row["timestamp"]),
+        ),
+        *value,
+    )
+    return [what for what, holds in rules if not holds]

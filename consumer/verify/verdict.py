@@ -1,0 +1,209 @@
+"""What only the whole of the evidence can say: what is lost, out of order, or not committed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from consumer.verify.evidence import COLD, FLAGGED, LATE, TOMBSTONE, KeyOrder, Rows, Stretch
+from consumer.verify.formats import Place
+from consumer.verify.ledger import Ledger
+
+Offsets = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """
+    What the brokers said, by partition of the input.
+
+    `committed_before` was asked for before anything was read, `committed_after` and the `ends` of
+    the log when all had been. A record that is older than `answers_since` (milliseconds) may have
+    had an answer that retention took. `alerts_whole` says that alerts were read from so far back
+    that none can be missing which is still open; `begins_whole` that no record was before.
+    """
+
+    committed_before: Mapping[int, int]
+    committed_after: Mapping[int, int]
+    ends: Mapping[int, int]
+    answers_since: float = 0
+    alerts_whole: bool = True
+    begins_whole: bool = True
+
+
+def unanswered(ledger: Ledger, committed: Mapping[int, int]) -> bool:
+    """Say whether a record below the committed offset has no answer so far."""
+    return any(
+        bool(_open(rows).any())
+        for stretch in ledger.stretches.values()
+        for _, rows in stretch.chunks(committed.get(stretch.partition, 0))
+    )
+
+
+def conclude(ledger: Ledger, facts: Circumstances) -> None:
+    """Judge all that was entered; what is found goes to the ledger's findings and counts."""
+    for stretch in ledger.stretches.values():
+        _Partition(ledger, facts, stretch).judge()
+    _judge_replays(ledger)
+    counts = ledger.counts
+    counts["events"] = counts["records"] - counts["superseded"]
+
+
+class _Partition:
+    """One partition of the input, judged in the order of its records."""
+
+    def __init__(self, ledger: Ledger, facts: Circumstances, stretch: Stretch) -> None:
+        self._findings: Final = ledger.findings
+        self._counts: Final = ledger.counts
+        self._promise: Final = ledger.promise
+        self._facts: Final = facts
+        self._stretch: Final = stretch
+        self._due_below: Final = facts.committed_before.get(stretch.partition, 0)
+        self._committed: Final = facts.committed_after.get(stretch.partition, 0)
+        self._furthest: Final = ledger.furthest.get(stretch.partition, -1)
+        self._before: Final = ledger.opened_before
+        self._opened: Final[set[tuple[int, int]]] = set()
+        self._key_order: Final = KeyOrder()
+        self._letter_offset = -1
+        self._in = self._out = 0
+
+    def judge(self) -> None:
+        """Judge its records, and the offsets around them."""
+        for offsets, rows in self._stretch.chunks():
+            self._judge_answers(offsets, rows)
+            self._judge_order(offsets, rows)
+            self._judge_alerts(offsets, rows)
+        self._judge_offsets()
+        self._findings.checked("balance", self._in)
+        if self._in != self._out:
+            self._broken("balance", None, f"{self._in} in, {self._out} out")
+
+    def _broken(self, name: str, offset: int | None, what: str) -> None:
+        partition = self._stretch.partition
+        self._findings.broken(name, self._promise.topic, partition, offset, what)
+
+    def _all_broken(self, name: str, offsets: Offsets, what: str) -> None:
+        partition = self._stretch.partition
+        self._findings.all_broken(name, self._promise.topic, partition, offsets.tolist(), what)
+
+    def _judge_answers(self, offsets: Offsets, rows: Rows) -> None:
+        predicted, refused = rows["predictions"] > 0, rows["letters"] > 0
+        waiting = _open(rows)
+        due = offsets < self._due_below
+        expired = waiting & due & (rows["timestamp"] < self._facts.answers_since)
+        lost = waiting & due & ~expired
+        self._findings.checked("no_loss", int(due.sum()))
+        self._findings.checked("no_repeat", int((predicted | refused).sum()))
+        self._findings["no_loss"].unjudged += int(expired.sum())
+        self._all_broken("no_loss", offsets[lost], "no answer")
+        self._all_broken("offsets", offsets[lost], "committed, and not published")
+        both = predicted & refused
+        self._all_broken("no_repeat", offsets[both], "a prediction and a dead letter")
+        if self._promise.exactly_once:
+            early = (predicted | refused) & (offsets >= self._committed)
+            self._all_broken("offsets", offsets[early], "published, and not committed")
+        ghosts = (rows["alerts"] > 0) & ~predicted & due
+        self._all_broken("no_phantom", offsets[ghosts], "an alert of no prediction")
+        tombstones = rows["seen"] == TOMBSTONE
+        for name, found in (
+            ("predictions", predicted),
+            ("dead_letters", refused),
+            ("tombstones", tombstones),
+            ("pending", waiting & ~due),
+            ("unjudged", expired),
+            ("lost", lost),
+        ):
+            self._counts[name] += int(found.sum())
+            self._out += 0 if name == "lost" else int(found.sum())
+        self._in += len(offsets)
+
+    def _judge_order(self, offsets: Offsets, rows: Rows) -> None:
+        rows_of = np.flatnonzero(rows["predictions"])
+        answered = rows[rows_of]
+        self._findings.checked("order", len(answered))
+        before, moved = self._key_order.breaches(
+            answered["key"], answered["out_partition"], answered["out_offset"]
+        )
+        at = offsets[rows_of]
+        self._all_broken("order", at[before], "a prediction before that of an earlier payment")
+        self._all_broken("order", at[moved], "a prediction in another partition than its card's")
+        refused = np.flatnonzero(rows["letters"])
+        places = rows["letter_offset"][refused]
+        self._findings.checked("order", len(places))
+        furthest = np.maximum.accumulate(np.concatenate([[self._letter_offset], places]))
+        early = places < furthest[:-1]
+        self._all_broken(
+            "order", offsets[refused][early], "a dead letter before that of an earlier record"
+        )
+        self._letter_offset = int(furthest[-1])
+
+    def _judge_alerts(self, offsets: Offsets, rows: Rows) -> None:
+        raised = rows["alerts"] > 0
+        flagged = (rows["predictions"] > 0) & (rows["flags"] & FLAGGED > 0)
+        self._counts["alerts"] += int(raised.sum())
+        stray = raised & ~flagged & (rows["predictions"] > 0)
+        self._all_broken("alerts", offsets[stray], "an alert of a payment that is not flagged")
+        for at in np.flatnonzero(flagged):
+            self._judge_flagged(int(offsets[at]), rows[at])
+
+    def _judge_flagged(self, offset: int, row: Any) -> None:
+        """The first of its card in its window opens an alert, a late one again; no other does."""
+        length = self._promise.alert_window
+        window = int(row["event_time"]) // length * length
+        card, raised = int(row["key"]), bool(row["alerts"])
+        self._findings.checked("alerts")
+        if raised and row["alert_window"] != window:
+            self._broken("alerts", offset, "an alert of another window than its payment's")
+        if row["flags"] & LATE:
+            is_due, may_be = True, True
+        else:
+            is_open = (card, window) in self._opened
+            was_open = (self._stretch.partition, card, window) in self._before
+            is_due = not (is_open or was_open)
+            may_be = not is_open or bool(row["flags"] & COLD)
+            self._opened.add((card, window))
+        if raised and not may_be:
+            self._broken("alerts", offset, "an alert while one was open")
+        elif is_due and not raised and offset < self._due_below:
+            if self._facts.begins_whole or self._facts.alerts_whole:
+                self._broken("alerts", offset, "no alert, and none was open")
+            else:
+                self._findings["alerts"].unjudged += 1
+
+    def _judge_offsets(self) -> None:
+        end = self._facts.ends[self._stretch.partition]
+        self._findings.checked("offsets")
+        if self._committed > end:
+            self._broken("offsets", self._committed, "committed beyond the end of the log")
+        if self._committed < self._due_below:
+            self._broken("offsets", self._committed, "moved back while it was looked at")
+        if self._furthest >= end:
+            self._findings.broken(
+                "no_phantom", self._promise.topic, self._stretch.partition, self._furthest,
+                "an answer of no record",
+            )  # fmt: skip
+
+
+def _open(rows: Rows) -> Any:
+    answered = (rows["predictions"] > 0) | (rows["letters"] > 0)
+    return ~answered & (rows["seen"] != TOMBSTONE)
+
+
+def _judge_replays(ledger: Ledger) -> None:
+    """A replayed record and its first are one event, which its first place must have refused."""
+    for first, attempts in ledger.replays.items():
+        stretch = ledger.stretches.get(first.partition)
+        if stretch is None or not stretch.has(first.offset):
+            ledger.findings["replays"].unjudged += len(attempts)
+            continue
+        ledger.counts["superseded"] += len(attempts)
+        if not stretch.row(first.offset)["letters"]:
+            for _, place in attempts:
+                _not_refused(ledger, place)
+
+
+def _not_refused(ledger: Ledger, place: Place) -> None:
+    ledger.findings.broken(
+        "replays", ledger.promise.topic, *place, "replayed, and its first was not refused"
+    )
