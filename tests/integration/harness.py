@@ -13,11 +13,12 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from consumer.app import App
 from tests.brokers import Broker
@@ -51,21 +52,26 @@ def eventually(check: Callable[[], T], within_seconds: float, hint: Callable[[],
 class Instance:
     """One consumer process, by default forked from a process that has its modules loaded."""
 
-    def __init__(self, name: str, config: Path, *, fresh: bool) -> None:
-        """`fresh` runs the command as a user would, in an interpreter of its own."""
+    def __init__(
+        self, name: str, config: Path, *, fresh: bool, changes: Sequence[str] = ()
+    ) -> None:
+        """
+        `fresh` runs the command as a user would, in an interpreter of its own; `changes` are made
+        to its code first (mutants.py).
+        """
         self.name = name
         self.log = config.with_suffix(".log")
         self._port = 0
         arguments = ["run", "--config", str(config)]
         self._began = len(self.lines())
-        if fresh or SLOW:
+        if fresh or (SLOW and not changes):
             with self.log.open("ab") as log:
                 self._popen = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log)
             self.pid = self._popen.pid
         else:
             self._popen = None
             self._fork = _FORKS.Process(
-                target=run_forked, args=(arguments, str(self.log)), daemon=True
+                target=run_forked, args=(arguments, str(self.log), tuple(changes)), daemon=True
             )
             self._fork.start()
             self.pid = self._fork.pid or 0
@@ -277,11 +283,28 @@ class Scene:
         self.broker.create_topics({name: 1})
         return name
 
+    def limit_predictions(self, most_bytes: int) -> None:
+        """Let the topic of predictions refuse what is larger."""
+        limit = ConfigEntry(
+            "max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET
+        )
+        topic = ConfigResource(
+            ResourceType.TOPIC, self.topics.predictions, incremental_configs=[limit]
+        )
+        [changed] = self.admin.incremental_alter_configs([topic]).values()
+        changed.result(30)
+
     def start(
-        self, name: str = "one", *, fresh: bool = False, **changes: Mapping[str, Any]
+        self,
+        name: str = "one",
+        *,
+        fresh: bool = False,
+        mutants: Sequence[str] = (),
+        **changes: Mapping[str, Any],
     ) -> Instance:
         """Start a consumer and return at once; the name is its instance.id."""
-        instance = Instance(name, self.config(name, **changes), fresh=fresh)
+        config = self.config(name, **changes)
+        instance = Instance(name, config, fresh=fresh, changes=mutants)
         self.instances.append(instance)
         return instance
 

@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from prometheus_client import CollectorRegistry
 
 from consumer.adapters import kafka_clients
@@ -169,8 +168,7 @@ def test_an_output_that_the_broker_refuses_is_one_dead_letter(real, scene):
     A prediction that is larger than its topic allows is found among its neighbours, whose batch
     the broker refuses with it: its record becomes a dead letter, and they are predicted once.
     """
-    [changed] = scene.admin.incremental_alter_configs([limited(scene.topics.predictions)]).values()
-    changed.result(30)
+    scene.limit_predictions(700)
     traffic = scene.upstream.traffic
     for _ in range(2):
         scene.upstream.send_mixed(20)
@@ -184,12 +182,6 @@ def test_an_output_that_the_broker_refuses_is_one_dead_letter(real, scene):
 
     assert check(scene.history()) == []
     assert consumer.total("dead_letters_total", 'reason="poison"') == 2
-
-
-def limited(topic: str) -> ConfigResource:
-    """Let a topic refuse what is larger than the prediction of an ordinary payment."""
-    limit = ConfigEntry("max.message.bytes", "700", incremental_operation=AlterConfigOpType.SET)
-    return ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])
 
 
 @BOTH_IF_SLOW

@@ -1,8 +1,6 @@
 import json
 
-import pytest
-
-from tests.integration.conftest import BOTH
+from tests.integration.conftest import BOTH_IF_SLOW
 from tests.integration.harness import Scene
 from tests.integration.test_commands import command
 from tests.integration.traffic import PREDICTION, TOMBSTONE
@@ -15,7 +13,7 @@ def verify(scene: Scene, *options: object) -> tuple[int, dict]:
     return code, json.loads(lines[-1])
 
 
-@BOTH
+@BOTH_IF_SLOW
 def test_what_a_consumer_did_is_verified(scene):
     """Good and bad records, restarted in between: all that is promised is looked at, and holds."""
     consumer = scene.start()
