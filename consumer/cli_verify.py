@@ -115,7 +115,7 @@ def _show(report: Report) -> None:
     for finding in report.findings:
         table.add_row(
             finding.name, _word(finding), f"{finding.checked:,}", f"{finding.broken:,}",
-            f"{finding.unjudged:,}", MEANINGS[finding.name],
+            f"{finding.unjudged:,}", MEANINGS[finding.name].text,
         )  # fmt: skip
     console.print("", table)
     for finding in report.findings:

@@ -1,5 +1,6 @@
 """
-Write the parts of the documentation that the code knows better: settings, features, metrics.
+Write the parts of the documentation that the code knows better: settings, features, metrics,
+invariants.
 
 `--check` writes nothing and fails where the text is stale.
 """
@@ -16,6 +17,7 @@ import schemas
 from consumer.core.feature_sets import FEATURE_SETS, REASONS
 from consumer.metrics import Metrics
 from consumer.settings import ENV_PREFIX, documented_keys
+from consumer.verify.invariants import MEANINGS
 
 ROOT: Final = Path(__file__).parents[1]
 _DAY: Final = 86_400_000_000
@@ -81,6 +83,15 @@ def schemas_table() -> str:
     return "\n".join(rows).rstrip()
 
 
+def invariants_table() -> str:
+    """Return every invariant of `fraudstream verify`."""
+    rows = ["| name | rule | what must hold |", "|---|---|---|"]
+    rows += [
+        f"| `{name}` | {meaning.rule} | {meaning.text} |" for name, meaning in MEANINGS.items()
+    ]
+    return "\n".join(rows)
+
+
 def _type_text(type_: Any) -> str:
     match type_:
         case list():
@@ -102,6 +113,7 @@ GENERATED: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "README.md": {"settings": settings_table},
     "docs/features.md": {"features": features_table},
     "docs/metrics.md": {"metrics": metrics_table},
+    "docs/reliability.md": {"invariants": invariants_table},
     "docs/schemas.md": {"schemas": schemas_table},
 }
 """File -> the name between its markers -> what stands there."""

@@ -3,29 +3,61 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 MOST_EXAMPLES: Final = 10
 
-MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+
+class Meaning(NamedTuple):
+    """What an invariant says, and its numbers in the fault plan."""
+
+    rule: str
+    text: str
+
+
+MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
     {
-        "no_loss": "every record below the committed offset has a prediction or a dead letter, or"
-        " is a tombstone",
-        "no_repeat": "no record is answered twice; at least once: only by the same prediction,"
-        " alert or dead letter",
-        "no_phantom": "every prediction, alert and dead letter is of a record that is there, and"
-        " repeats its ids and key",
-        "order": "answers of one key follow each other as their records do, in one partition",
-        "dead_letters": "a dead letter is its record untouched, in its partition; `oversize` and"
-        " `card_number` have its hash and length",
-        "offsets": "offsets are committed for what is published, and for nothing beyond the log",
-        "transactions": "no transaction is left open on an output topic",
-        "alerts": "a flagged payment opens the alert of its card and window, or one is open",
-        "labels": "frauds are counted from labels that were known and had settled",
-        "replays": "a record replayed from a dead letter names one that was refused, each attempt"
-        " once",
-        "balance": "events in = predictions + dead letters + skipped tombstones",
-        "state": "the newest snapshots of velocity state are equal to a fold of the log",
+        "no_loss": Meaning(
+            "I1",
+            "every record below the committed offset has a prediction or a dead letter, or is a"
+            " tombstone",
+        ),
+        "no_repeat": Meaning(
+            "I2 I3",
+            "no record is answered twice; at least once: only by the same prediction, alert or dead"
+            " letter",
+        ),
+        "no_phantom": Meaning(
+            "I4",
+            "every prediction, alert and dead letter is of a record that is there, and repeats its"
+            " ids and key",
+        ),
+        "order": Meaning(
+            "I6", "answers of one key follow each other as their records do, in one partition"
+        ),
+        "dead_letters": Meaning(
+            "I4",
+            "a dead letter is its record untouched, in its partition; `oversize` and `card_number`"
+            " have its hash and length",
+        ),
+        "offsets": Meaning(
+            "I5 I9", "offsets are committed for what is published, and for nothing beyond the log"
+        ),
+        "transactions": Meaning("I11", "no transaction is left open on a topic of outputs"),
+        "alerts": Meaning(
+            "I5 I8", "a flagged payment opens the alert of its card and window, or one is open"
+        ),
+        "labels": Meaning(
+            "I7", "frauds are counted from labels that were known, and had settled by the payment"
+        ),
+        "replays": Meaning(
+            "I2",
+            "a record replayed from a dead letter names one that was refused, each attempt once",
+        ),
+        "balance": Meaning("I1 I2", "events in = predictions + dead letters + skipped tombstones"),
+        "state": Meaning(
+            "I7", "the newest snapshots of velocity state are equal to a fold of the log"
+        ),
     }
 )
 """Every invariant, in the order of the report. A name never changes its meaning."""
@@ -66,6 +98,7 @@ class Finding:
         """Return it as the report has it."""
         return {
             "name": self.name,
+            "rule": MEANINGS[self.name].rule,
             "ok": self.ok,
             "checked": self.checked,
             "broken": self.broken,

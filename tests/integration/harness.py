@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from consumer.app import App
+from consumer.settings import load_settings
 from tests.brokers import Broker
 from tests.integration.forked import run_forked
 from tests.integration.history import History, Topics, load_thresholds, read_history
@@ -343,8 +344,9 @@ class Scene:
 
     def history(self, **about: Any) -> History:
         """Read everything back, for `check` to judge."""
+        settings = load_settings(self.config("checker"))
         return read_history(
-            self.address, self.topics, self.upstream.journal.sent, load_thresholds(self.bundle),
+            settings, self.upstream.journal.sent, load_thresholds(self.bundle),
             committed=eventually(self.committed, 30), exactly_once=self.exactly_once, **about,
         )  # fmt: skip
 

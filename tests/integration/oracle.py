@@ -1,12 +1,13 @@
 """
 The features of arrival-1, computed again: slow, plain, and sharing no line with the pipeline.
+Frauds are counted by the checker (consumer/verify/frauds.py), which shares none either.
 
 One payment at a time in log order, whole histories in lists, exact integers until the last step.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,53 +17,6 @@ WINDOWS = (DAY, 7 * DAY, 30 * DAY)
 ENTERING = {"AUTHORISATION", "ADVICE"}
 FINE_STEP = 12_500  # 1.25 in ten-thousandths
 FINE_END = 3_000_000  # 300
-
-
-@dataclass
-class _Case:
-    """One span of time in which a payment stands as a fraud, never overlapping the one `before`."""
-
-    terminal: str
-    before: "_Case | None"
-    since: float = math.inf
-    until: float = math.inf
-
-
-class Frauds:
-    """Which payments were known as frauds at which time, from label records in log order."""
-
-    def __init__(self, labels: Iterable[dict[str, Any] | None], settle: int) -> None:
-        """None stands for a label that cannot be read; `settle` is microseconds."""
-        self._settle = settle
-        self._latest: dict[str, _Case] = {}
-        self._case_of: dict[str, _Case] = {}
-        self._cases: dict[str, list[_Case]] = defaultdict(list)
-        for label in labels:
-            if label is None:
-                continue
-            if label["verdict"] == "FRAUD":
-                self._claim(label)
-            elif label["supersedes"] in self._case_of:
-                case = self._case_of[label["supersedes"]]
-                case.until = min(case.until, label["published_at"] + settle)
-
-    def _claim(self, label: dict[str, Any]) -> None:
-        """Open a case or date it back; a label delivered again says nothing."""
-        if label["label_id"] in self._case_of:
-            return
-        arrival, payment = label["published_at"] + self._settle, label["transaction_id"]
-        case = self._latest.get(payment)
-        if case is None or case.until < math.inf:
-            case = self._latest[payment] = _Case(label["terminal_id"], case)
-            self._cases[case.terminal].append(case)
-        revoked = case.before.until if case.before else -math.inf
-        case.since = max(min(case.since, arrival), revoked)
-        self._case_of[label["label_id"]] = case
-
-    def counts(self, terminal: str, time: int) -> list[int]:
-        """Return how many arrived in (time - W, time] and still stand, for each window."""
-        standing = [c.since for c in self._cases[terminal] if c.since <= time < c.until]
-        return [sum(since > time - window for since in standing) for window in WINDOWS]
 
 
 @dataclass

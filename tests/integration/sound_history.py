@@ -9,8 +9,10 @@ from typing import Any
 import fastavro
 
 import schemas
-from tests.integration.history import PREFIX, Bundle, History, Read, decode
-from tests.integration.oracle import Frauds, Partition
+from consumer.verify.formats import ERRORS, Record
+from consumer.verify.frauds import KnownFrauds
+from tests.integration.history import Bundle, History, decode
+from tests.integration.oracle import WINDOWS, Partition
 from tests.integration.traffic import PREDICTION, TOMBSTONE, Sent, Traffic
 
 PARTITIONS = 2
@@ -24,14 +26,14 @@ def encode(name: str, fields: dict[str, Any]) -> bytes:
     return schemas.single_object_header(schema) + out.getvalue()
 
 
-def journal(traffic: Traffic) -> tuple[list[Sent], list[Read]]:
+def journal(traffic: Traffic) -> tuple[list[Sent], list[Record]]:
     ends: dict[int, int] = defaultdict(int)
     sent, labels = [], []
     inputs = [traffic.payment() for _ in range(300)]
     inputs[100:100] = traffic.refused()
     for number, item in enumerate(inputs):
         if number % 30 == 29:
-            labels.append(Read("labels", 0, len(labels), None, traffic.label()))
+            labels.append(Record("labels", 0, len(labels), None, traffic.label()))
         partition = sum(item.key or b"") % PARTITIONS
         known = {"labels_before": len(labels), "timestamp": 1_000 + number}
         about = {"partition": partition, "offset": ends[partition], **known}
@@ -42,7 +44,7 @@ def journal(traffic: Traffic) -> tuple[list[Sent], list[Read]]:
 
 def prediction(
     sent: Sent, payment: dict[str, Any], features: list[float], late: bool, probability: float
-) -> Read:
+) -> Record:
     names = ("event_id", "transaction_id", "card_id", "terminal_id", "event_time")
     decision = BUNDLE.decision(probability)
     reason = {"code": "R01", "contribution": 1.0, "value": 1.0}
@@ -62,10 +64,17 @@ def prediction(
         "source_offset": sent.offset,
         "label_offsets": [sent.labels_before],
     }
-    return Read("predictions", sent.partition, sent.offset, sent.key, encode("prediction", fields))
+    return Record(
+        "predictions", sent.partition, sent.offset, sent.key, encode("prediction", fields)
+    )
 
 
-def letter(sent: Sent) -> Read:
+def written(sent: Sent) -> Record:
+    place = (sent.partition, sent.offset)
+    return Record("payments", *place, sent.key, sent.value, sent.headers, sent.timestamp)
+
+
+def letter(sent: Sent) -> Record:
     facts = {
         "topic": "payments",
         "partition": str(sent.partition),
@@ -79,11 +88,11 @@ def letter(sent: Sent) -> Read:
             "value.length": str(len(value)),
         }
         value, key = None, None if sent.outcome == "card_number" else key
-    headers = (*sent.headers, *((PREFIX + name, text.encode()) for name, text in facts.items()))
-    return Read("dlt", sent.partition, sent.offset, key, value, headers, sent.timestamp)
+    headers = (*sent.headers, *((ERRORS + name, text.encode()) for name, text in facts.items()))
+    return Record("dlt", sent.partition, sent.offset, key, value, headers, sent.timestamp)
 
 
-def alert(item: dict[str, Any], offset: int) -> Read:
+def alert(item: dict[str, Any], offset: int) -> Record:
     day = 86_400_000_000
     window = item["event_time"] // day * day
     subject = item["card_id"]
@@ -102,25 +111,28 @@ def alert(item: dict[str, Any], offset: int) -> Read:
         "events": 1,
         "amount_minor": 1,
         "currency": "EUR",
+        "source_topic": "payments",
         "source_partition": item["source_partition"],
         "source_offset": item["source_offset"],
     }
-    return Read("alerts", 0, offset, subject.encode(), encode("alert", fields))
+    return Record("alerts", 0, offset, subject.encode(), encode("alert", fields))
 
 
 def sound_history() -> History:
     """Return what 300 payments, rubbish between them and 10 labels must lead to."""
     traffic = Traffic(4, cards=9)
     sent, labels = journal(traffic)
-    known = [decode("label", read.value) for read in labels]
+    frauds = KnownFrauds(60_000_000)
+    for read in labels:
+        frauds.add(0, read.offset, decode("label", read.value))
     states = [Partition(86_400_000_000) for _ in range(PARTITIONS)]
     predictions, alerts, opened = [], [], set()
     for item in sorted(sent, key=lambda s: (s.partition, s.offset)):
         if item.outcome != PREDICTION:
             continue
         payment = decode("transaction", item.value)
-        frauds = Frauds(known[: item.labels_before], 60_000_000)
-        counts = frauds.counts(payment["terminal_id"], payment["event_time"])
+        terminal, time = payment["terminal_id"], payment["event_time"]
+        counts = frauds.counts(terminal, time, [item.labels_before], WINDOWS)
         features, late = states[item.partition].observe(payment, counts)
         probability = traffic.random.random()
         predictions.append(prediction(item, payment, features, late, probability))
@@ -134,6 +146,7 @@ def sound_history() -> History:
         exactly_once=True,
         topic="payments",
         sent=sent,
+        inputs=[written(item) for item in sent],
         labels=labels,
         predictions=predictions,
         alerts=alerts,

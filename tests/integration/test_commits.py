@@ -15,7 +15,6 @@ from consumer.telemetry import Telemetry
 from tests.integration.checker import check
 from tests.integration.conftest import BOTH, BOTH_IF_SLOW
 from tests.integration.harness import Scene, eventually, interrupt, run_here
-from tests.integration.history import load_thresholds, read_history
 from tests.integration.traffic import Input
 
 
@@ -137,29 +136,10 @@ def written(scene: Scene) -> int:
 
 def seen(scene: Scene) -> tuple[list[bytes | None], int]:
     """Return what a committed reader sees, and the group's offset in partition 0."""
-    history = read_history(
-        scene.address, scene.topics, [], load_thresholds(scene.bundle),
-        committed=eventually(scene.committed, 30), exactly_once=True,
-    )  # fmt: skip
+    history = scene.history()
     assert history.stuck == []
     outputs = (history.predictions, history.alerts, history.dead_letters)
     return [read.value for reads in outputs for read in reads], history.committed[0]
-
-
-def test_an_open_transaction_is_found(real, scene):
-    """The checker's sentinel sees what a transaction that nobody ended holds back."""
-    settings = load_settings(scene.config("one"))
-    config = kafka_clients.transactional_config(settings, lambda _: None, 0)
-    producer = kafka_clients.Producer(config)
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    producer.produce(scene.topics.alerts, b"1", b"a", 2)
-    producer.flush(30)
-
-    history = scene.history(within_seconds=1)
-    producer.abort_transaction(30)
-
-    assert history.stuck == [(scene.topics.alerts, 2)]
 
 
 @BOTH

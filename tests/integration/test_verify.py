@@ -1,34 +1,60 @@
 import json
+import time
+from datetime import UTC, datetime
+from typing import Any
 
+from consumer.adapters import kafka_clients
+from consumer.settings import load_settings
 from tests.integration.conftest import BOTH_IF_SLOW
 from tests.integration.harness import Scene
 from tests.integration.test_commands import command
 from tests.integration.traffic import PREDICTION, TOMBSTONE
 
 
-def verify(scene: Scene, *options: object) -> tuple[int, dict]:
+def verify(scene: Scene, *options: object) -> tuple[int, dict[str, Any]]:
     """Return the exit code of `fraudstream verify` and what it reports."""
     config = scene.config("verify")
     code, lines = command("verify", "--config", config, "--json", *options)
-    return code, json.loads(lines[-1])
+    return code, json.loads(lines[-1]) if lines[-1].startswith("{") else {"said": lines}
+
+
+def broken(report: dict[str, Any]) -> set[str]:
+    """Return the names of the invariants that are broken."""
+    return {found["name"] for found in report["invariants"] if found["ok"] is False}
+
+
+def now() -> str:
+    """Return a time that no two records share."""
+    time.sleep(0.005)
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    time.sleep(0.005)
+    return moment
 
 
 @BOTH_IF_SLOW
 def test_what_a_consumer_did_is_verified(scene):
-    """Good and bad records, restarted in between: all that is promised is looked at, and holds."""
+    """
+    Good and bad records, and a kill between them: all that is promised is looked at, and holds.
+    Of a range of time the inputs count, however late their answers are.
+    """
     consumer = scene.start()
     scene.upstream.send_mixed(600, refused_every=200)
     scene.wait_done()
     consumer.kill()
+    begin = now()
+    scene.upstream.send_mixed(150)
+    end = now()
+    scene.upstream.send_mixed(50)
     scene.start()
-    scene.upstream.send_mixed(200)
     scene.wait_done()
 
     code, report = verify(scene)
+    of_range, ranged = verify(scene, "--from", begin, "--to", end)
+    shown, lines = command("verify", "--config", scene.config("verify"))
 
     sent = [sent.outcome for sent in scene.upstream.journal.sent]
     counts = report["counts"]
-    assert (code, report["ok"]) == (0, True), report
+    assert (code, report["ok"], broken(report)) == (0, True, set()), report
     assert counts["records"] == counts["events"] == len(sent)
     assert counts["predictions"] == sent.count(PREDICTION) == 800
     assert counts["tombstones"] == sent.count(TOMBSTONE)
@@ -36,3 +62,45 @@ def test_what_a_consumer_did_is_verified(scene):
     assert counts["pending"] == counts["lost"] == counts["unjudged"] == 0
     unchecked = {found["name"] for found in report["invariants"] if not found["checked"]}
     assert unchecked == {"replays", "state"}
+    assert (of_range, broken(ranged)) == (0, set()), ranged
+    assert ranged["counts"]["records"] == ranged["counts"]["predictions"] == 150
+    assert ranged["counts"]["outside"] > 0
+    assert shown == 0
+    assert any("800 predictions" in line for line in lines)
+
+
+def test_an_open_transaction_is_found(real, scene):
+    """A record of a transaction that nobody ended holds readers up, and is waited for in vain."""
+    scene.upstream.send_mixed(20)
+    settings = load_settings(scene.config("one"))
+    config = kafka_clients.transactional_config(settings, lambda _: None, 0)
+    producer = kafka_clients.Producer(config)
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(scene.topics.alerts, b"1", b"a", 2)
+    producer.flush(30)
+
+    code, report = verify(scene, "--wait", "1s")
+    stuck = scene.history(within_seconds=1).stuck
+    producer.abort_transaction(30)
+
+    [found] = [found for found in report["invariants"] if found["name"] == "transactions"]
+    assert (code, broken(report)) == (65, {"transactions"})
+    assert [(e["topic"], e["partition"]) for e in found["examples"]] == [(scene.topics.alerts, 2)]
+    assert stuck == [(scene.topics.alerts, 2)]
+    assert report["counts"]["pending"] == 20
+    assert verify(scene, "--wait", "1s")[0] == 0
+
+
+def test_what_cannot_be_checked_does_not_pass(scene):
+    """No record, no topic, a promise that there is none of: one sentence, exit code 78."""
+    empty, said = verify(scene)
+    unknown, guarantees = verify(scene, "--guarantee", "at-most-once")
+    elsewhere = scene.config("elsewhere", topics={"labels": "nowhere"})
+    scene.upstream.send_mixed(1)
+    missing, lines = command("verify", "--config", elsewhere)
+
+    assert (empty, unknown, missing) == (78, 78, 78)
+    assert "nothing to check" in said["said"][-1]
+    assert "at-most-once" in guarantees["said"][-1]
+    assert lines[-1] == "fraudstream: topic nowhere does not exist"
