@@ -91,7 +91,12 @@ def _check_state(
     if not (asked and settings.state.url):
         findings.left_out("state", "left out" if settings.state.url else "state.url is empty")
         return
-    for row in compared_with_log(config, None, steps):
+    try:
+        rows = compared_with_log(config, None, steps)
+    except ConfigError as error:  # no snapshot yet, or no bundle that could read one
+        findings.left_out("state", error.faults[0])
+        return
+    for row in rows:
         findings.checked("state")
         if row["refused"] or row["differences"]:
             findings.broken(

@@ -109,4 +109,4 @@ def _mapped(count: int) -> Rows:
     if count <= 0:
         return np.zeros(0, ROW)
     with tempfile.TemporaryFile(prefix="fraudstream-verify-") as file:
-        return np.memmap(file, ROW, "w+", shape=(count,))
+        return np.asarray(np.memmap(file, ROW, "w+", shape=(count,)))

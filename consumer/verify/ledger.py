@@ -31,8 +31,8 @@ from consumer.verify.frauds import COUNTS, KnownFrauds
 from consumer.verify.invariants import Findings
 
 _PAYMENT: Final = ("event_id", "transaction_id", "card_id", "terminal_id", "event_time")
-_VOLATILE: Final = frozenset({"scored_at", "degraded", "label_offsets"})
 _MODEL: Final = ("model_name", "model_version", "policy_version")
+_MAY_DIFFER: Final = frozenset({"scored_at", "degraded", "label_offsets", *_MODEL})
 _FLAGS: Final = {"LATE_EVENT": LATE, "STATE_COLD": COLD, "LABELS_STALE": STALE}
 _FLAGGED: Final = frozenset({"REVIEW", "DECLINE"})
 _WITHOUT_VALUE: Final = frozenset({"oversize", "card_number"})
@@ -208,14 +208,8 @@ class Ledger:
         self, record: Record, prediction: Mapping[str, Any], place: Place, row: Any
     ) -> None:
         model = digest(*(prediction[name] for name in _MODEL))
-        content = digest(
-            record.key,
-            [
-                prediction[name]
-                for name in sorted(prediction)
-                if name not in _VOLATILE and name not in _MODEL
-            ],
-        )
+        said = [value for name, value in prediction.items() if name not in _MAY_DIFFER]
+        content = digest(record.key, said)
         flags = sum(_FLAGS.get(flag, 0) for flag in set(prediction["degraded"]))
         if row["predictions"]:
             excused = model != row["model"] or (flags | int(row["flags"])) & (COLD | STALE)

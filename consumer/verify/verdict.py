@@ -20,16 +20,14 @@ class Circumstances:
 
     `committed_before` was asked for before anything was read, `committed_after` and the `ends` of
     the log when all had been. A record that is older than `answers_since` (milliseconds) may have
-    had an answer that retention took. `alerts_whole` says that alerts were read from so far back
-    that none can be missing which is still open; `begins_whole` that no record was before.
+    had an answer that retention took, and one older than `alerts_since` an open alert.
     """
 
     committed_before: Mapping[int, int]
     committed_after: Mapping[int, int]
     ends: Mapping[int, int]
     answers_since: float = 0
-    alerts_whole: bool = True
-    begins_whole: bool = True
+    alerts_since: float = 0
 
 
 def unanswered(ledger: Ledger, committed: Mapping[int, int]) -> bool:
@@ -45,7 +43,7 @@ def conclude(ledger: Ledger, facts: Circumstances) -> None:
     """Judge all that was entered; what is found goes to the ledger's findings and counts."""
     for stretch in ledger.stretches.values():
         _Partition(ledger, facts, stretch).judge()
-    _judge_replays(ledger)
+    _judge_replays(ledger, facts.answers_since)
     counts = ledger.counts
     counts["events"] = counts["records"] - counts["superseded"]
 
@@ -103,7 +101,8 @@ class _Partition:
         if self._promise.exactly_once:
             early = (predicted | refused) & (offsets >= self._committed)
             self._all_broken("offsets", offsets[early], "published, and not committed")
-        ghosts = (rows["alerts"] > 0) & ~predicted & due
+        young = rows["timestamp"] >= self._facts.answers_since
+        ghosts = (rows["alerts"] > 0) & ~predicted & due & young
         self._all_broken("no_phantom", offsets[ghosts], "an alert of no prediction")
         tombstones = rows["seen"] == TOMBSTONE
         for name, found in (
@@ -144,8 +143,11 @@ class _Partition:
         self._counts["alerts"] += int(raised.sum())
         stray = raised & ~flagged & (rows["predictions"] > 0)
         self._all_broken("alerts", offsets[stray], "an alert of a payment that is not flagged")
-        for at in np.flatnonzero(flagged):
-            self._judge_flagged(int(offsets[at]), rows[at])
+        for at in np.flatnonzero(flagged | raised):
+            if flagged[at]:
+                self._judge_flagged(int(offsets[at]), rows[at])
+            else:
+                self._opened.add((int(rows[at]["key"]), int(rows[at]["alert_window"])))
 
     def _judge_flagged(self, offset: int, row: Any) -> None:
         """The first of its card in its window opens an alert, a late one again; no other does."""
@@ -166,7 +168,7 @@ class _Partition:
         if raised and not may_be:
             self._broken("alerts", offset, "an alert while one was open")
         elif is_due and not raised and offset < self._due_below:
-            if self._facts.begins_whole or self._facts.alerts_whole:
+            if row["timestamp"] >= self._facts.alerts_since:
                 self._broken("alerts", offset, "no alert, and none was open")
             else:
                 self._findings["alerts"].unjudged += 1
@@ -190,7 +192,7 @@ def _open(rows: Rows) -> Any:
     return ~answered & (rows["seen"] != TOMBSTONE)
 
 
-def _judge_replays(ledger: Ledger) -> None:
+def _judge_replays(ledger: Ledger, answers_since: float) -> None:
     """A replayed record and its first are one event, which its first place must have refused."""
     for first, attempts in ledger.replays.items():
         stretch = ledger.stretches.get(first.partition)
@@ -198,7 +200,12 @@ def _judge_replays(ledger: Ledger) -> None:
             ledger.findings["replays"].unjudged += len(attempts)
             continue
         ledger.counts["superseded"] += len(attempts)
-        if not stretch.row(first.offset)["letters"]:
+        row = stretch.row(first.offset)
+        if row["letters"]:
+            continue
+        if row["timestamp"] < answers_since:
+            ledger.findings["replays"].unjudged += len(attempts)
+        else:
             for _, place in attempts:
                 _not_refused(ledger, place)
 

@@ -76,7 +76,7 @@ class Report:
         }
 
 
-COUNTS: Final = (
+COUNTED: Final = (
     "records", "replayed", "superseded", "events", "predictions", "dead_letters", "tombstones",
     "pending", "unjudged", "lost", "repeats", "alerts", "labels", "outside",
 )  # fmt: skip
@@ -134,8 +134,7 @@ class _Verification:
             committed_after=after,
             ends=self._log.ends(self._topic, self._inputs),
             answers_since=outputs.answers_since(),
-            alerts_whole=outputs.alerts_whole,
-            begins_whole=all(begin == 0 for begin, _ in self._ranges.values()),
+            alerts_since=outputs.alerts_since(),
         )
         conclude(self._ledger, facts)
         return self._report(after)
@@ -200,7 +199,7 @@ class _Verification:
             {"partition": p, "begin": begin, "end": end, "committed": committed.get(p, 0)}
             for p, (begin, end) in self._ranges.items()
         ]
-        counts = {name: self._ledger.counts[name] for name in COUNTS}
+        counts = {name: self._ledger.counts[name] for name in COUNTED}
         return Report(self._scope, self._topic, partitions, counts, self._ledger.findings)
 
 
@@ -223,18 +222,12 @@ class _Outputs:
         self._ends: Final = {topic: log.ends(topic, partitions[topic]) for topic in topics}
         self._oldest: Final = {topic: log.beginnings(topic, partitions[topic]) for topic in topics}
         self._begins: Final = dict(self._oldest)
+        reach = settings.alerts.window + settings.windows.grace + settings.input.max_future
+        self._reach_ms: Final = round(reach * 1_000)
         if begin is not None:
-            reach = (settings.alerts.window + settings.windows.grace) * 1_000
-            reach += settings.input.max_future * 1_000
             for topic in topics:
-                since = begin - _CLOCKS_APART_MS - (round(reach) if topic == self.alerts else 0)
+                since = begin - _CLOCKS_APART_MS - (topic == self.alerts) * self._reach_ms
                 self._begins[topic] = log.since(topic, partitions[topic], since)
-
-    @property
-    def alerts_whole(self) -> bool:
-        """Whether no alert can be missing that was open when the inputs began."""
-        oldest, begins = self._oldest[self.alerts], self._begins[self.alerts]
-        return all(first == 0 or first < begins[p] for p, first in oldest.items())
 
     def ranges(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return where answers are."""
@@ -252,10 +245,14 @@ class _Outputs:
         A partition that retention has cut holds what is younger than its first record; of one that
         it has emptied, what is older than retention.ms is gone.
         """
-        return max(self._cuts(), default=0)
+        return max(self._cuts(self.predictions, self.dead_letters), default=0)
 
-    def _cuts(self) -> Iterator[float]:
-        for topic in (self.predictions, self.dead_letters):
+    def alerts_since(self) -> float:
+        """Return from when on no alert can be gone that is still open, milliseconds."""
+        return max((cut + self._reach_ms for cut in self._cuts(self.alerts)), default=0)
+
+    def _cuts(self, *topics: str) -> Iterator[float]:
+        for topic in topics:
             for partition, first in self._oldest[topic].items():
                 end = self._ends[topic][partition]
                 if first > 0 and first < end:

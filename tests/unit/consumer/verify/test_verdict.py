@@ -180,26 +180,28 @@ def renamed(record: Record, **changes: Any) -> Record:
 
 
 def test_the_alert_of_a_window_may_have_been_opened_before_the_range():
-    """An alert of an earlier record says so; without alerts from then, nobody can tell."""
+    """An alert of an earlier record says so; where alerts are gone, nobody can tell."""
     known, missing, cut = (Topics(begin=5) for _ in range(3))
     rest = range(6, END)
 
-    assert (
-        known.judged(
-            known.flagged(5), *map(known.predicted, rest), known.alert(2), begins_whole=False
-        )
-        == set()
-    )
-    assert missing.judged(
-        missing.flagged(5), *map(missing.predicted, rest), begins_whole=False
-    ) == {"alerts"}
-    assert (
-        cut.judged(
-            cut.flagged(5), *map(cut.predicted, rest), begins_whole=False, alerts_whole=False
-        )
-        == set()
-    )
+    assert known.judged(known.flagged(5), *map(known.predicted, rest), known.alert(2)) == set()
+    assert missing.judged(missing.flagged(5), *map(missing.predicted, rest)) == {"alerts"}
+    assert cut.judged(cut.flagged(5), *map(cut.predicted, rest), alerts_since=1_006) == set()
     assert cut.ledger.findings["alerts"].unjudged == 1
+
+
+def test_an_alert_whose_prediction_is_gone_is_open_still():
+    """Retention took the prediction: the alert is no phantom, and later ones need none."""
+    topics, phantom = Topics(), Topics()
+    rest = range(2, END)
+
+    assert (
+        topics.judged(
+            topics.flagged(1), *map(topics.predicted, rest), topics.alert(0), answers_since=1_001
+        )
+        == set()
+    )
+    assert "no_phantom" in phantom.judged(*map(phantom.predicted, range(1, END)), phantom.alert(0))
 
 
 def test_a_record_that_only_looks_like_a_prediction_is_named():
