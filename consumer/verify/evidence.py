@@ -26,6 +26,7 @@ ROW: Final = np.dtype(
         ("value", "u8"),
         ("length", "i4"),  # of the value, -1 where it is null
         ("headers", "u8"),
+        ("numberless_headers", "u8"),  # of those that cannot hold a card number
         ("payment", "u8"),  # ids and event time
         ("predictions", "u2"),
         ("prediction", "u8"),  # what of it never changes

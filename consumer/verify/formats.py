@@ -3,6 +3,7 @@
 import hashlib
 import io
 import marshal
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,8 @@ ERRORS: Final = "__fraudstream.errors."
 REPLAY: Final = "__fraudstream.replay."
 _HEADER_BYTES: Final = 10
 _DIGEST_BYTES: Final = 8
+_FEWEST_DIGITS: Final = 12
+_DIGIT: Final = re.compile(rb"\d")
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -96,6 +99,20 @@ def sha256_start(value: bytes | None) -> int:
     return int.from_bytes(hashlib.sha256(value or b"").digest()[:_DIGEST_BYTES], "big")
 
 
+def key_digest(key: bytes | None) -> int:
+    """Return what is remembered of a key: 0 of none, else the start of its SHA-256."""
+    return 0 if key is None else sha256_start(key)
+
+
+def without_numbers(headers: Headers) -> Headers:
+    """Return the headers that cannot hold a card number: those of fewer than 12 digits."""
+    return tuple(
+        (name, content)
+        for name, content in headers
+        if len(_DIGIT.findall(name.encode() + (content or b""))) < _FEWEST_DIGITS
+    )
+
+
 def same_sha256(text: str | None, start: int) -> bool:
     """Say whether a SHA-256 in hexadecimal starts with these 64 bits."""
     return text is not None and len(text) == 64 and text.startswith(f"{start:016x}")  # noqa: PLR2004
@@ -108,8 +125,8 @@ class LetterFacts:
     topic: str
     place: Place
     reason: str
-    sha256: str | None
-    length: str | None
+    said: Mapping[str, str]
+    """All of it, by name: of what is left out, `value.sha256` and `value.length` for instance."""
     own_headers: Headers
     """Those that the record came with."""
 
@@ -130,8 +147,7 @@ def letter_facts(headers: Headers) -> LetterFacts:
         topic=facts["topic"],
         place=Place(_number(facts, "partition"), _number(facts, "offset")),
         reason=facts.get("reason", ""),
-        sha256=facts.get("value.sha256"),
-        length=facts.get("value.length"),
+        said=facts,
         own_headers=headers[:first],
     )
 

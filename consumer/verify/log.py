@@ -50,6 +50,7 @@ class Log:
         kafka = {name: value for name, value in settings.kafka.items() if name not in _OF_MEMBERS}
         config: dict[str, Any] = {
             "log_level": "2",
+            "queued.max.messages.kbytes": "16384",
             **kafka,
             "group.id": group,
             "client.id": "verify",

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -241,6 +242,21 @@ MUTATIONS = {
             h, "trailing", headers=(("x", b""), *letter_of(h, "trailing").headers)
         ),
     ),
+    "a dead letter of a giant key has another hash": (
+        "dead_letters",
+        lambda h: with_letter(
+            h,
+            "trailing",
+            key=None,
+            headers=(*letter_of(h, "trailing").headers, (ERRORS + "key.sha256", b"0" * 64)),
+        ),
+    ),
+    "a header was added to the letter of a card number": (
+        "dead_letters",
+        lambda h: with_letter(
+            h, "card_number", headers=(("x", b""), *letter_of(h, "card_number").headers)
+        ),
+    ),
     "an offset beyond the log": (
         "offsets",
         lambda h: replace(h, committed={**h.committed, 0: h.ends[0] + 1}),
@@ -258,6 +274,17 @@ def test_a_flaw_is_named(good, name):
     rule, mutate = MUTATIONS[name]
 
     assert rule in rules(mutate(good))
+
+
+def test_a_giant_key_and_its_headers_may_be_left_out(good):
+    """As the value of an oversize record is: a dead letter must fit its topic."""
+    letter = letter_of(good, "trailing")
+    facts = [pair for pair in letter.headers if pair[0].startswith(ERRORS)]
+    digest = hashlib.sha256(letter.key or b"").hexdigest().encode()
+    said = ((ERRORS + "key.sha256", digest), (ERRORS + "headers.length", b"9"))
+    cut = with_letter(good, "trailing", key=None, headers=(*facts, *said))
+
+    assert check(cut) == []
 
 
 def test_at_least_once_allows_a_second_identical_prediction(good):

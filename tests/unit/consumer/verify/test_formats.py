@@ -14,6 +14,7 @@ from consumer.verify.formats import (
     replay_facts,
     same_sha256,
     sha256_start,
+    without_numbers,
 )
 from tests.integration.traffic import Traffic
 
@@ -57,6 +58,15 @@ def test_the_last_headers_of_a_dead_letter_are_the_pipelines():
 
     assert (facts.topic, facts.place, facts.reason) == ("t", Place(3, 7), "id")
     assert facts.own_headers == forged
+
+
+def test_headers_that_may_hold_a_card_number_are_left_out():
+    """Whether in the name or the value, with hyphens or without."""
+    kept = (("trace", b"12345678901"), ("none", None))
+
+    found = without_numbers((("a", b"4111-1111-1111-1111"), *kept, ("411111111111", b"")))
+
+    assert found == kept
 
 
 @pytest.mark.parametrize("headers", [(), COORDINATES[:2], (*COORDINATES[:2], ("offset", b"x"))])
