@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, libversion
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 import schemas
-from consumer.adapters import kafka_clients
+from consumer.adapters import access, kafka_clients
 from consumer.adapters.http_server import HttpServer
 from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
@@ -88,10 +88,11 @@ class App:
             stack.callback(self._http.stop)
             rehearse(self._bundle)
             stack.callback(self._labels.close)
+            self._persist(partial(access.require_access, self._settings))
             self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
-                self._sink.open()
+                self._open(self._sink)
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
@@ -161,6 +162,13 @@ class App:
             return AtLeastOnceSink(config, self._source, limit)
         configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
         return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
+
+    def _open(self, sink: ExactlyOnceSink) -> None:
+        try:
+            sink.open()
+        except FatalError as error:
+            denied = access.denied_transactions(self._settings, error.__cause__)
+            raise denied or error from error.__cause__
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:

@@ -39,6 +39,7 @@ from tests.brokers import Broker, Rung, choose, open_broker
 from tests.kafka.processes import admin_client
 
 SCRAM_USER = "scorer"
+FAR_BROKER = "kafka.bank.example"
 SECRET = "canary-3f9c1d"  # noqa: S105 - what no output may hold
 _PEM = "org.apache.kafka.common.security"
 _DAY = timedelta(days=1)
@@ -147,28 +148,30 @@ def acl(
 
 @contextmanager
 def open_guarded(folder: Path, ports: Sequence[int]) -> Iterator[Guarded]:
-    """Run the broker; `ports` are six free ones."""
+    """Run the broker; `ports` are seven free ones."""
     authority = Authority(folder, "authority")
     server, old = authority.issue("server"), authority.issue("old-server", days=-1)
     plain, controller, *others = ports
-    ways = dict(zip(("SCRAM", "OAUTH", "MTLS", "EXPIRED"), others, strict=True))
+    ways = dict(zip(("SCRAM", "OAUTH", "MTLS", "EXPIRED", "TUNNEL"), others, strict=True))
     listeners = {"PLAINTEXT": plain} | ways
     protocols = dict.fromkeys(("SCRAM", "OAUTH", "EXPIRED"), "SASL_SSL") | {"MTLS": "SSL"}
     properties = {
         "listeners": _listed(listeners | {"CONTROLLER": controller}),
-        "advertised.listeners": _listed(listeners),
+        "advertised.listeners": _listed(listeners).replace(
+            f"TUNNEL://127.0.0.1:{ways['TUNNEL']}", f"TUNNEL://{FAR_BROKER}:{ways['TUNNEL']}"
+        ),
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
         "listener.security.protocol.map": ",".join(
             f"{name}:{protocol}"
             for name, protocol in (
-                protocols | {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT"}
+                protocols | dict.fromkeys(("CONTROLLER", "PLAINTEXT", "TUNNEL"), "PLAINTEXT")
             ).items()
         ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "ssl.client.auth": "none",
     }
-    for name in ways:
+    for name in protocols:
         own = f"listener.name.{name.lower()}"
         properties |= {
             f"{own}.ssl.keystore.type": "PEM",
