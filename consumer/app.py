@@ -53,7 +53,11 @@ class App:
         """Load the model and take the HTTP port; nothing is connected yet. Raises ConfigError."""
         self._settings = settings
         kafka_clients.check_properties(settings)
-        self._bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+        self._bundle = load_bundle(
+            settings.model.path,
+            allow_pickle=settings.model.allow_pickle,
+            public_key=settings.model.public_key,
+        )
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)

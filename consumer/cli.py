@@ -107,7 +107,11 @@ def check(
         notes: list[str] = []
 
         def check_bundle() -> None:
-            bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+            bundle = load_bundle(
+                settings.model.path,
+                allow_pickle=settings.model.allow_pickle,
+                public_key=settings.model.public_key,
+            )
             rehearse(bundle)
             if bundle.feature_set.needs_one_partition:
                 notes.append(
@@ -229,6 +233,27 @@ def train(
                 alerts_per_day, engine, name, out,
             )
         )  # fmt: skip
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the model bundle.")],
+    *,
+    key: Annotated[Path, typer.Option(help="Ed25519 private key, a PEM file.")],
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File of the key's passphrase, if it has one.")
+    ] = None,
+) -> None:
+    """Sign a model bundle, for consumers whose model.public_key asks for it."""
+    from consumer.adapters.model_bundle import sign_bundle
+
+    with _exit_codes():
+        try:
+            secret = passphrase_file.read_bytes().rstrip(b"\r\n") if passphrase_file else None
+        except OSError as error:
+            raise ConfigError(f"--passphrase-file: {passphrase_file}: {error.strerror}") from error
+        signature = sign_bundle(bundle, key, secret)
+    typer.echo(f"signed: {signature}")
 
 
 @app.command()

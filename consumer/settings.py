@@ -150,6 +150,11 @@ class Model(_Section):
     allow_pickle: bool = Field(
         default=False, description="Load joblib bundles, which run code as they load."
     )
+    public_key: str = Field(
+        "",
+        description="PEM file of the Ed25519 key that must have signed the bundle"
+        " (`fraudstream sign`). Empty: it need not be signed.",
+    )
 
 
 class Windows(_Section):

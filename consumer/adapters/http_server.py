@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -45,15 +45,16 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         self._allow_time()
         if len(self.connections) > MOST_CONNECTIONS:
-            idle = [other for other in self.connections if other.is_idle]
-            oldest = min(idle, key=lambda other: other._began, default=self)  # noqa: SLF001
+            others = cast(set[_Connection], self.connections)
+            idle = [other for other in others if other.is_idle]
+            oldest = min(idle, key=lambda other: other._began, default=self)
             self.connections.discard(oldest)  # at once: its end may wait behind a flood of others
             oldest.transport.abort()
 
     @property
     def is_idle(self) -> bool:
         """Say whether no answer is on its way."""
-        return self.cycle is None or self.cycle.response_complete
+        return not self.cycle or self.cycle.response_complete
 
     def on_response_complete(self) -> None:
         """The next request has its own time."""
