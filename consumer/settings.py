@@ -215,7 +215,9 @@ class Input(_Section):
         description="A payment this much later than its record is a dead letter, `future`.",
     )
     refuse_card_numbers: bool = Field(
-        default=True, description="A card id that is a card number is a dead letter, `card_number`."
+        default=True,
+        description="A card id that is a card number is a dead letter, `card_number`, and so is"
+        " what is refused for anything else and holds one.",
     )
 
 
