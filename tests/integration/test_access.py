@@ -246,6 +246,12 @@ def surfaces(instance: Instance) -> dict[str, bytes]:
 TAIL = "tail dead-letters --from-beginning --no-follow --json"
 
 
+def forbidden() -> set[str]:
+    """Return what must stand nowhere, as it is and as base64 has it."""
+    words = {SECRET, *CARDS, *(card.replace("-", "").replace(" ", "") for card in CARDS)}
+    return words | {b64encode(word.encode()).decode().rstrip("=") for word in words}
+
+
 def printed(command: str, config: Path, exit_code: int = 0) -> dict[str, bytes]:
     """Return what a command prints."""
     run = subprocess.run(
@@ -281,8 +287,9 @@ def test_secrets_and_card_numbers_come_out_nowhere(guarded, scene, scram):
     scene.wait_done()
     shown = surfaces(consumer)
     assert consumer.stop() == 0
-    assert check(history := scene.history()) == []
+    history = scene.history()
 
+    assert check(history) == []
     shown |= printed("check --show", scene.config("one", **sections))
     shown |= printed(TAIL, scene.config("one", **sections), exit_code=70)  # it may only write there
     shown |= printed(TAIL, scene.config("reader"))
@@ -295,10 +302,11 @@ def test_secrets_and_card_numbers_come_out_nowhere(guarded, scene, scram):
     assert history.alerts
     assert len(history.dead_letters) > 7 * len(CARDS)
     assert len(shown["log"]) > 100_000, "the client library logs as it was told to"
-    wanted = {SECRET, *CARDS, *(card.replace("-", "").replace(" ", "") for card in CARDS)}
-    wanted |= {b64encode(word.encode()).decode().rstrip("=") for word in wanted}
     found = [
-        (name, word) for name, text in shown.items() for word in wanted if word.encode() in text
+        (name, word)
+        for name, text in shown.items()
+        for word in forbidden()
+        if word.encode() in text
     ]
     assert found == []
 
