@@ -1,8 +1,8 @@
 """
 `make audit`: look the locks up for known vulnerabilities, write a bill of materials and licences.
 
-Exit code 0 when all was checked and nothing is known, 1 when something is, 75 when nothing is
-known but not all could be checked.
+Exit code 0 when all that this platform needs was checked and nothing is known, 1 when something is,
+75 when nothing is known but not all could be checked.
 """
 
 import argparse
@@ -40,18 +40,15 @@ def main() -> int:
         sys.exit(str(error))
     _write(arguments.build, pins[locks[0]], [pin for of in pins.values() for pin in of])
 
-    vulnerable, unchecked, checked = [], [], 0
+    vulnerable, unchecked, elsewhere, checked = [], [], [], 0
     for lock, of in pins.items():
-        needed = [pin.name for pin in of if not pin.marker or Marker(pin.marker).evaluate()]
-        found = look_up(lock, needed, arguments.osv_url)
+        needed = [pin for pin in of if not pin.marker or Marker(pin.marker).evaluate()]
+        found = look_up(lock, [pin.name for pin in needed], arguments.osv_url)
         vulnerable += found.vulnerable
         unchecked += found.unchecked
         checked += found.checked
-        unchecked += [
-            f"{lock.name}: {pin.name} {pin.version}: only where {pin.marker}"
-            for pin in of
-            if pin.name not in needed
-        ]
+        others = (pin for pin in of if pin not in needed)
+        elsewhere += [f"{pin.name} {pin.version} ({pin.marker})" for pin in others]
     print(f"known vulnerabilities: {len(vulnerable)} in {checked} packages that were checked")
     for sentence in vulnerable:
         print(f"  VULNERABLE {sentence}")
@@ -61,6 +58,8 @@ def main() -> int:
             print(f"  {sentence}")
         (arguments.build / "unchecked.txt").write_text("\n".join(unchecked) + "\n")
         print(f"  all of them: {arguments.build / 'unchecked.txt'}")
+    if elsewhere:
+        print(f"not looked up, as not for this platform: {', '.join(sorted(set(elsewhere)))}")
     print(_NATIVE)
     return 1 if vulnerable else EXIT_UNCHECKED if unchecked else 0
 
