@@ -13,9 +13,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 import schemas
+from consumer.adapters.access import rights
 from consumer.core.feature_sets import FEATURE_SETS, REASONS
 from consumer.metrics import Metrics
-from consumer.settings import ENV_PREFIX, documented_keys
+from consumer.settings import ENV_PREFIX, Settings, documented_keys
 
 ROOT: Final = Path(__file__).parents[1]
 _DAY: Final = 86_400_000_000
@@ -81,6 +82,24 @@ def schemas_table() -> str:
     return "\n".join(rows).rstrip()
 
 
+def rights_table() -> str:
+    """Return every ACL that the consumer needs, by the names of the default configuration."""
+    rows = ["| operation | resource | pattern | needed for |", "|---|---|---|---|"]
+    once = Settings.model_validate(
+        {
+            "kafka": {"bootstrap.servers": "localhost"},
+            "processing": {"guarantee": "exactly-once"},
+            "instance": {"id": "0"},
+        }
+    )
+    for right in rights(once):
+        promise = "`exactly-once`" if right.resource == "transactional-id" else "both guarantees"
+        rows.append(
+            f"| {right.operation} | {right.resource} `{right.name}` | {right.pattern} | {promise} |"
+        )
+    return "\n".join(rows)
+
+
 def _type_text(type_: Any) -> str:
     match type_:
         case list():
@@ -103,6 +122,7 @@ GENERATED: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "docs/features.md": {"features": features_table},
     "docs/metrics.md": {"metrics": metrics_table},
     "docs/schemas.md": {"schemas": schemas_table},
+    "docs/security.md": {"rights": rights_table},
 }
 """File -> the name between its markers -> what stands there."""
 
