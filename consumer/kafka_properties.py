@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _host(address: str) -> str:
-    """Return the host of `host`, `host:port`, `[::1]:port` or `protocol://host:port`."""
+    """Return the host of `host`, `host:port`, `[host]:port` or `protocol://host:port`."""
     _, _, address = address.rpartition("://")
     if address.startswith("["):
         return address[1:].partition("]")[0]

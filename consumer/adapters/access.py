@@ -96,7 +96,7 @@ def require_access(settings: Settings) -> None:
         if faults := list(_mistrust(refusals)):
             raise ConfigError(faults) from None
         raise
-    addresses = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    addresses = ",".join(f"[{broker.host}]:{broker.port}" for broker in brokers)
     # What was given may be loopback, a tunnel say, and the brokers name others to go on with.
     announced = settings.kafka | {"bootstrap.servers": addresses, "metadata.broker.list": ""}
     if not settings.security.insecure and (faults := list(exposures(announced))):
@@ -145,6 +145,8 @@ def _allowed(description: "Future[Any]") -> frozenset[AclOperation] | None:
     """Return the operations that a description says are ours, None where it cannot say."""
     try:
         operations = description.result(_REQUEST_SECONDS + 1).authorized_operations
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
     except KafkaException as exception:
         code = kafka_error(exception).code()
         if code in _DENIED:
