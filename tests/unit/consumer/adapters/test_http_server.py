@@ -1,3 +1,4 @@
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -119,6 +120,16 @@ def impatient(monkeypatch):
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Both ends of the connections are in this process, which may have 1,024 files by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
 def test_a_thousand_idle_connections_keep_nobody_out(server):
     """Those who ask nothing make room for those who do, and no more than a few are kept."""
     with ExitStack() as stack:
