@@ -25,7 +25,7 @@ ENV NUMBA_CPU_NAME=${NUMBA_CPU_NAME} NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/opt/
 RUN cd /tmp \
  && /opt/venv/bin/fraudstream train --from handbook --begin 2018-04-08 --end 2018-04-15 \
         --warm-up 1d --label-delay exactly:1d \
- && FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS=none /opt/venv/bin/fraudstream check
+ && FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS=localhost /opt/venv/bin/fraudstream check
 # numba reads a cache only where it can write, so the kernels are copied to such a place at start.
 RUN mv /opt/venv/bin/fraudstream /opt/fraudstream/ \
  && printf '%s\n' '#!/bin/sh' \

@@ -11,7 +11,7 @@ JOBS ?= 3
 IN_PARALLEL := --numprocesses $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo kafka quality bench test-docker docs lock
+.PHONY: help setup check test test-slow demo kafka quality bench test-docker docs lock audit
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ test-docker: setup ## the integration suite on testcontainers
 
 docs: setup ## write the generated parts of the documentation anew
 	@$(RUN) -m docs.generate
+
+audit: setup ## known vulnerabilities, bill of materials, licences of the locks -> build/sbom.cdx.json
+	@$(RUN) -m audit $(AUDIT_FLAGS)
 
 lock: setup ## resolve the requirements anew
 	$(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade -o requirements.lock pyproject.toml

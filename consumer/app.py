@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, libversion
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 import schemas
-from consumer.adapters import kafka_clients
+from consumer.adapters import access, kafka_clients
 from consumer.adapters.http_server import HttpServer
 from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
@@ -53,7 +53,11 @@ class App:
         """Load the model and take the HTTP port; nothing is connected yet. Raises ConfigError."""
         self._settings = settings
         kafka_clients.check_properties(settings)
-        self._bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+        self._bundle = load_bundle(
+            settings.model.path,
+            allow_pickle=settings.model.allow_pickle,
+            public_key=settings.model.public_key,
+        )
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -88,10 +92,11 @@ class App:
             stack.callback(self._http.stop)
             rehearse(self._bundle)
             stack.callback(self._labels.close)
+            self._persist(partial(access.require_access, self._settings))
             self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
-                self._sink.open()
+                self._open(self._sink)
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
@@ -161,6 +166,13 @@ class App:
             return AtLeastOnceSink(config, self._source, limit)
         configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
         return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
+
+    def _open(self, sink: ExactlyOnceSink) -> None:
+        try:
+            sink.open()
+        except FatalError as error:
+            denied = access.denied_transactions(self._settings, error.__cause__)
+            raise denied or error from error.__cause__
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:

@@ -93,7 +93,11 @@ def make_pipeline(parts: Parts, labels: Labels, sink: Sink, telemetry: Telemetry
         alerts=AlertEncoder(
             topics.alerts, topics.input, bundle.identity, micros(settings.alerts.window)
         ),
-        dead_letters=DeadLetters(settings.dead_letter_topic, __version__),
+        dead_letters=DeadLetters(
+            settings.dead_letter_topic,
+            __version__,
+            refuse_card_numbers=settings.input.refuse_card_numbers,
+        ),
         sink=sink,
         state=parts.state,
         telemetry=telemetry,

@@ -17,13 +17,14 @@ from consumer.cli_options import (
     ConfigOption,
     FeatureSetOption,
     HistorySourceOption,
+    InsecureOption,
     LabelDelayOption,
     LabelsOption,
     PaymentsOption,
     WarmUpOption,
 )
 from consumer.errors import ConfigError, FatalError, OutageError
-from consumer.settings import load_settings
+from consumer.settings import effective, load_settings
 
 if TYPE_CHECKING:
     from consumer.core.feature_sets import FeatureSet
@@ -70,10 +71,10 @@ def _exit_codes() -> Iterator[None]:
 
 
 @app.command()
-def run(config: ConfigOption = None) -> None:
+def run(config: ConfigOption = None, *, insecure: InsecureOption = False) -> None:
     """Join the consumer group and score until told to stop."""
     with _exit_codes():
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
         from consumer.app import App
         from consumer.telemetry import configure_logging
 
@@ -82,14 +83,23 @@ def run(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
+def check(
+    config: ConfigOption = None,
+    *,
+    insecure: InsecureOption = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every key as it holds, secrets redacted.")
+    ] = False,
+) -> None:
     """
     Check configuration and model bundle, and report every fault at once.
 
     Scores made-up payments besides, without a broker, which compiles what is not in the cache.
     """
     with _exit_codes():
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
+        for key, value in effective(settings) if show else ():
+            typer.echo(f"{key} = {value}")
         from consumer.adapters.kafka_clients import check_properties
         from consumer.adapters.model_bundle import load_bundle
         from consumer.app import rehearse
@@ -97,7 +107,11 @@ def check(config: ConfigOption = None) -> None:
         notes: list[str] = []
 
         def check_bundle() -> None:
-            bundle = load_bundle(settings.model.path, allow_pickle=settings.model.allow_pickle)
+            bundle = load_bundle(
+                settings.model.path,
+                allow_pickle=settings.model.allow_pickle,
+                public_key=settings.model.public_key,
+            )
             rehearse(bundle)
             if bundle.feature_set.needs_one_partition:
                 notes.append(
@@ -219,6 +233,27 @@ def train(
                 alerts_per_day, engine, name, out,
             )
         )  # fmt: skip
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the model bundle.")],
+    *,
+    key: Annotated[Path, typer.Option(help="Ed25519 private key, a PEM file.")],
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File of the key's passphrase, if it has one.")
+    ] = None,
+) -> None:
+    """Sign a model bundle, for consumers whose model.public_key asks for it."""
+    from consumer.adapters.model_bundle import sign_bundle
+
+    with _exit_codes():
+        try:
+            secret = passphrase_file.read_bytes().rstrip(b"\r\n") if passphrase_file else None
+        except OSError as error:
+            raise ConfigError(f"--passphrase-file: {passphrase_file}: {error.strerror}") from error
+        signature = sign_bundle(bundle, key, secret)
+    typer.echo(f"signed: {signature}")
 
 
 @app.command()

@@ -51,7 +51,11 @@ def explain(
         raise ConfigError("--partition and --offset belong together")
     settings = load_settings(config)
     configure_logging(settings.log.format, "warning")
-    bundle = load_bundle(model or settings.model.path, allow_pickle=settings.model.allow_pickle)
+    bundle = load_bundle(
+        model or settings.model.path,
+        allow_pickle=settings.model.allow_pickle,
+        public_key=settings.model.public_key,
+    )
     begin = None if around is None else milliseconds("--around", around)
     limit = seconds("--within", within)
     with (

@@ -19,6 +19,10 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+InsecureOption = Annotated[
+    bool,
+    typer.Option("--insecure", help="As security.insecure: brokers without verified TLS."),
+]
 HistorySourceOption = Annotated[
     str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
 ]

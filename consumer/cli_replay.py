@@ -46,7 +46,9 @@ def replay(
     """
     settings = load_settings(config)
     configure_logging(settings.log.format, "warning")
-    bundle = load_bundle(model, allow_pickle=settings.model.allow_pickle)
+    bundle = load_bundle(
+        model, allow_pickle=settings.model.allow_pickle, public_key=settings.model.public_key
+    )
     wanted = Wanted(
         None if begin is None else milliseconds("--from", begin),
         None if end is None else milliseconds("--to", end),

@@ -139,7 +139,9 @@ class _Shelf:
             raise ConfigError("state.url is empty: no snapshots are kept")
         self._store: SnapshotStore = store
         model = self.settings.model
-        self.bundle: Bundle = load_bundle(model.path, allow_pickle=model.allow_pickle)
+        self.bundle: Bundle = load_bundle(
+            model.path, allow_pickle=model.allow_pickle, public_key=model.public_key
+        )
         self.contract = state_contract(self.settings, self.bundle)
 
     def parts(self) -> Parts:

@@ -1,6 +1,7 @@
 """Every knob, declared once: parser, documentation and tests read the same fields."""
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -10,7 +11,15 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +27,13 @@ from pydantic_settings import (
 )
 
 from consumer.errors import ConfigError
+from consumer.kafka_properties import (
+    KafkaProperties,
+    exposures,
+    has_password,
+    read_secrets,
+    redacted,
+)
 
 ENV_PREFIX: Final = "FRAUDSTREAM_"
 _UNIT_SECONDS: Final = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400})
@@ -69,7 +85,20 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_i
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Security(_Section):
+    """How brokers are reached, and where secrets come from."""
+
+    insecure: bool = Field(
+        default=False, description="Reach brokers beyond this machine without verified TLS."
+    )
+    secrets_dir: str = Field(
+        "",
+        description="Folder of secrets, read at start: its file `sasl.password` holds that Kafka"
+        " property. Empty: none.",
+    )
 
 
 class Topics(_Section):
@@ -120,6 +149,11 @@ class Model(_Section):
     path: Path = Field(Path("model"), description="Folder of the model bundle.")
     allow_pickle: bool = Field(
         default=False, description="Load joblib bundles, which run code as they load."
+    )
+    public_key: str = Field(
+        "",
+        description="PEM file of the Ed25519 key that must have signed the bundle"
+        " (`fraudstream sign`). Empty: it need not be signed.",
     )
 
 
@@ -181,7 +215,9 @@ class Input(_Section):
         description="A payment this much later than its record is a dead letter, `future`.",
     )
     refuse_card_numbers: bool = Field(
-        default=True, description="A card id that is a card number is a dead letter, `card_number`."
+        default=True,
+        description="A card id that is a card number is a dead letter, `card_number`, and so is"
+        " what is refused for anything else and holds one.",
     )
 
 
@@ -221,13 +257,15 @@ class Settings(BaseSettings):
     """The whole configuration: a TOML file, and over it the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True,
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
     kafka: dict[str, str] = Field(
         default_factory=dict,
         description="Kafka client properties, passed through as they are; keys quoted.",
     )
+    security: Security = Security()
     topics: Topics = Topics()
     processing: Processing = Processing()
     instance: Instance = Instance()
@@ -255,6 +293,29 @@ class Settings(BaseSettings):
         """The environment wins over the file."""
         return env_settings, init_settings
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add the Kafka properties that are files of security.secrets_dir."""
+        security, kafka = values.get("security"), values.get("kafka", {})
+        folder = security.get("secrets_dir") if isinstance(security, dict) else None
+        if not folder or not isinstance(folder, str) or not isinstance(kafka, dict):
+            return values
+        try:
+            secrets = read_secrets(Path(folder))
+        except OSError as error:
+            raise ValueError(
+                f"security.secrets_dir: {error.filename} cannot be read: {error.strerror}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"security.secrets_dir: a file in {folder} is no text") from error
+        if twice := sorted(secrets.keys() & set(map(_property_name, kafka))):
+            raise ValueError(
+                f"{', '.join(twice)}: given in security.secrets_dir and in the configuration too;"
+                " leave one of them out"
+            )
+        return values | {"kafka": kafka | secrets}
+
     @field_validator("kafka", mode="before")
     @classmethod
     def _kafka_properties(cls, value: object) -> object:
@@ -270,6 +331,15 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(f"{name} is not to be set: {OURS[name]}" for name in ours))
         return properties
 
+    @field_validator("kafka", mode="after")
+    @classmethod
+    def _without_secrets_as_text(cls, value: dict[str, str]) -> dict[str, str]:
+        return KafkaProperties(value)
+
+    @field_serializer("kafka")
+    def _redacted(self, value: dict[str, str]) -> dict[str, str]:
+        return redacted(value)
+
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         faults = list(self._contradictions())
@@ -283,6 +353,7 @@ class Settings(BaseSettings):
                 'kafka."bootstrap.servers" is missing; set it, or'
                 f" {ENV_PREFIX}KAFKA__BOOTSTRAP_SERVERS"
             )
+        yield from self._open_to_others()
         if self.kafka.get("auto.offset.reset", "earliest") not in {"earliest", "error"}:
             yield 'kafka."auto.offset.reset" must be earliest or error: others skip payments'
         if self.processing.guarantee == "exactly-once" and not self.instance.id:
@@ -305,6 +376,15 @@ class Settings(BaseSettings):
         if len(set(names)) < len(names):
             yield f"topics must differ from each other, here they are {', '.join(names)}"
 
+    def _open_to_others(self) -> Iterator[str]:
+        if not self.security.insecure:
+            yield from exposures(self.kafka)
+        if has_password(self.state.url):
+            yield (
+                "state.url holds a password, and URLs end up in logs: give it by the variables or"
+                " the file that its file system reads"
+            )
+
     @property
     def group(self) -> str:
         """The consumer group."""
@@ -316,13 +396,15 @@ class Settings(BaseSettings):
         return self.topics.dead_letters or f"{self.topics.input}-dlt"
 
 
-def load_settings(path: Path | None) -> Settings:
+def load_settings(path: Path | None, *, insecure: bool = False) -> Settings:
     """
-    Read the file, and over it the environment.
+    Read the file, and over it the environment; `insecure` says security.insecure.
 
     Raises ConfigError with every fault at once: unknown keys come with the nearest known one.
     """
     document = {} if path is None else _read_toml(path)
+    if insecure and isinstance(document.setdefault("security", {}), dict):
+        document["security"]["insecure"] = True
     faults = [*_unknown_keys(document), *_unknown_variables(os.environ)]
     try:
         settings = Settings(**document)
@@ -331,7 +413,7 @@ def load_settings(path: Path | None) -> Settings:
             _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
         ]
         sound = document.keys() - {fault["loc"][0] for fault in error.errors() if fault["loc"]}
-        stand_in = {} if "kafka" in sound else {"kafka": {"bootstrap.servers": "unknown"}}
+        stand_in = {} if "kafka" in sound else {"kafka": {"bootstrap.servers": "localhost"}}
         faults += _contradictions_among(
             stand_in | {section: document[section] for section in sound}
         )
@@ -348,6 +430,16 @@ def _contradictions_among(document: Mapping[str, Any]) -> list[str]:
     except pydantic.ValidationError as error:
         return [_sentence(fault) for fault in error.errors() if not fault["loc"]]
     return []
+
+
+def effective(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield (key, value as TOML has it) of all that holds, defaults too; secrets are redacted."""
+    values = settings.model_dump(mode="json")
+    for name, value in sorted(values.pop("kafka").items()):
+        yield f'kafka."{name}"', json.dumps(value)
+    for section, knobs in values.items():
+        for name, value in knobs.items():
+            yield f"{section}.{name}", json.dumps(value)
 
 
 def documented_keys() -> Iterator[tuple[str, str, str]]:

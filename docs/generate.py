@@ -14,9 +14,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 import schemas
+from consumer.adapters.access import rights
 from consumer.core.feature_sets import FEATURE_SETS, REASONS
 from consumer.metrics import Metrics
-from consumer.settings import ENV_PREFIX, documented_keys
+from consumer.settings import ENV_PREFIX, Settings, documented_keys
 from consumer.verify.invariants import MEANINGS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -92,6 +93,24 @@ def invariants_table() -> str:
     return "\n".join(rows)
 
 
+def rights_table() -> str:
+    """Return every ACL that the consumer needs, by the names of the default configuration."""
+    rows = ["| operation | resource | pattern | needed for |", "|---|---|---|---|"]
+    once = Settings.model_validate(
+        {
+            "kafka": {"bootstrap.servers": "localhost"},
+            "processing": {"guarantee": "exactly-once"},
+            "instance": {"id": "0"},
+        }
+    )
+    for right in rights(once):
+        promise = "`exactly-once`" if right.resource == "transactional-id" else "both guarantees"
+        rows.append(
+            f"| {right.operation} | {right.resource} `{right.name}` | {right.pattern} | {promise} |"
+        )
+    return "\n".join(rows)
+
+
 def _type_text(type_: Any) -> str:
     match type_:
         case list():
@@ -115,6 +134,7 @@ GENERATED: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "docs/metrics.md": {"metrics": metrics_table},
     "docs/reliability.md": {"invariants": invariants_table},
     "docs/schemas.md": {"schemas": schemas_table},
+    "docs/security.md": {"rights": rights_table},
 }
 """File -> the name between its markers -> what stands there."""
 

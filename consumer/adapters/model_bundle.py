@@ -1,8 +1,9 @@
 """
 Load a model bundle: nothing in it is believed before it is checked, and nothing runs unhashed.
 
-In this order: manifest, size and digest of the very bytes that are then loaded, engine, feature
-contract, golden rows.
+In this order: signature where one is asked for, manifest, size and digest of the very bytes that
+are then loaded, feature contract, engine, golden rows. Each file is read once, so that none can be
+exchanged between its check and its use.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
+from consumer.adapters.signatures import require_signature, write_signature
 from consumer.core.decide import Policy
 from consumer.core.engines import open_model
 from consumer.core.feature_sets import FEATURE_SETS, FeatureSet
@@ -24,6 +26,7 @@ from consumer.core.quickscorer import UnsupportedEnsembleError
 from consumer.errors import ModelError
 
 LARGEST_MANIFEST_BYTES: Final = 16 * 2**20
+LARGEST_MODEL_BYTES: Final = 2**30
 GOLDEN_TOLERANCE: Final = 1e-6
 
 
@@ -58,9 +61,16 @@ class Bundle:
         return np.array(self.manifest.genuine_medians, np.float32)
 
 
-def load_bundle(folder: Path, *, allow_pickle: bool) -> Bundle:
-    """Load and check the bundle. Raises ModelError, in one sentence that says what and where."""
-    manifest = _manifest(folder / MANIFEST_FILE)
+def load_bundle(folder: Path, *, allow_pickle: bool, public_key: str = "") -> Bundle:
+    """
+    Load and check the bundle; with `public_key`, a PEM file, only if that key signed it.
+
+    Raises ModelError, in one sentence that says what and where, and ConfigError for a bad key.
+    """
+    text = _manifest_bytes(folder / MANIFEST_FILE)
+    if public_key:
+        require_signature(folder, text, Path(public_key))
+    manifest = _manifest(folder / MANIFEST_FILE, text)
     path = folder / manifest.model.name
     data = _model_bytes(path, manifest)
     feature_set = _feature_set(folder, manifest)
@@ -69,16 +79,33 @@ def load_bundle(folder: Path, *, allow_pickle: bool) -> Bundle:
     return Bundle(manifest, model, feature_set)
 
 
-def _manifest(path: Path) -> Manifest:
+def sign_bundle(folder: Path, private_key: Path, passphrase: bytes | None) -> Path:
+    """
+    Sign a bundle whose model file is the one that its manifest states; return the signature's file.
+
+    Nothing of the model runs. Raises ModelError for the bundle, ConfigError for the key.
+    """
+    text = _manifest_bytes(folder / MANIFEST_FILE)
+    manifest = _manifest(folder / MANIFEST_FILE, text)
+    _model_bytes(folder / manifest.model.name, manifest)
+    return write_signature(folder, text, private_key, passphrase)
+
+
+def _manifest_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST_MANIFEST_BYTES:
-            raise ModelError(f"{path} is larger than {LARGEST_MANIFEST_BYTES} bytes")
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(LARGEST_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ModelError(
             f"no model bundle at {path.parent}: {error.strerror}; train one with"
             " `fraudstream train`, or set model.path"
         ) from error
+    if len(text) > LARGEST_MANIFEST_BYTES:
+        raise ModelError(f"{path} is larger than {LARGEST_MANIFEST_BYTES} bytes")
+    return text
+
+
+def _manifest(path: Path, text: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except pydantic.ValidationError as error:
@@ -89,6 +116,8 @@ def _manifest(path: Path) -> Manifest:
 
 def _model_bytes(path: Path, manifest: Manifest) -> bytes:
     expected = manifest.model
+    if expected.size_bytes > LARGEST_MODEL_BYTES:
+        raise ModelError(f"{path} would be larger than {LARGEST_MODEL_BYTES} bytes")
     try:
         with path.open("rb") as file:
             data = file.read(expected.size_bytes + 1)

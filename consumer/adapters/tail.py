@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.kafka_clients import place, reader_config
+from consumer.adapters.kafka_errors import Consequence, consequence
 from consumer.core.dead_letter import PREFIX
 from consumer.errors import FatalError
 from consumer.settings import Settings
@@ -71,10 +72,18 @@ def tail(
                     yield show(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(place(message)[0])
+                else:
+                    _require_passing(error)
     except KafkaException as error:
         raise FatalError(f"{topic} cannot be read: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _require_passing(error: KafkaError) -> None:
+    """Raise KafkaException for what waiting does not mend, as a right to read that we lack."""
+    if consequence(error) is Consequence.FATAL:
+        raise KafkaException(error)
 
 
 def _partitions(consumer: Consumer, topic: str) -> set[int]:

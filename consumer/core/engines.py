@@ -2,7 +2,6 @@
 Engines behind the Model port, opened from the bytes of a model file that somebody has checked.
 """
 
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ from consumer.core.model import Model
 from consumer.core.quickscorer import QuickScorer, UnsupportedEnsembleError
 
 ENGINES: Final = ("quickscorer", "onnxruntime", "sklearn")
-_ONNX_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
 def open_model(engine: str, data: bytes, feature_count: int) -> Model:
@@ -25,31 +23,10 @@ def open_model(engine: str, data: bytes, feature_count: int) -> Model:
     """
     if engine == "sklearn":
         return SklearnModel(data)
-    _refuse_foreign_onnx(data)
+    from consumer.core.sound_onnx import refuse_unsound
+
+    refuse_unsound(data)
     return _quickscorer(data, feature_count) if engine == "quickscorer" else OnnxRuntimeModel(data)
-
-
-def _refuse_foreign_onnx(data: bytes) -> None:
-    """Refuse operators beyond ONNX's own, and weights outside the hashed file."""
-    import onnx
-
-    for message in _messages_in(onnx.load_from_string(data)):
-        if isinstance(message, onnx.NodeProto) and message.domain not in _ONNX_DOMAINS:
-            raise ValueError(f"it uses operators of {message.domain!r}")
-        if (
-            isinstance(message, onnx.TensorProto)
-            and message.data_location == onnx.TensorProto.EXTERNAL
-        ):
-            raise ValueError("it keeps weights in another file")
-
-
-def _messages_in(message: Any) -> Iterator[Any]:
-    """Yield a protobuf message and all below it: branches, functions and constants have nodes."""
-    yield message
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is not None:
-            for part in value if descriptor.is_repeated else [value]:
-                yield from _messages_in(part)
 
 
 def _quickscorer(data: bytes, feature_count: int) -> Model:

@@ -15,7 +15,7 @@ from consumer.settings import (
     parse_duration,
 )
 
-BROKER = '[kafka]\n"bootstrap.servers" = "broker:9092"\n'
+BROKER = '[kafka]\n"bootstrap.servers" = "localhost:9092"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_a_broker_is_all_that_must_be_said(load):
     """Everything else works out of the box."""
     settings = load()
 
-    assert settings.kafka == {"bootstrap.servers": "broker:9092"}
+    assert settings.kafka == {"bootstrap.servers": "localhost:9092"}
     assert settings.topics.input == "transactions.raw"
     assert settings.processing.guarantee == "at-least-once"
     assert settings.group == "fraudstream"
@@ -70,22 +70,25 @@ def test_without_a_broker_it_says_how_to_name_one(faults):
 
 def test_the_environment_alone_is_enough(monkeypatch):
     """One underscore stands for a dot, as names of variables hold none."""
-    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS", "other:9092")
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.2:9092")
     monkeypatch.setenv("FRAUDSTREAM_KAFKA__MAX_POLL_INTERVAL_MS", "60000")
 
     settings = load_settings(None)
 
-    assert settings.kafka == {"bootstrap.servers": "other:9092", "max.poll.interval.ms": "60000"}
+    assert settings.kafka == {
+        "bootstrap.servers": "127.0.0.2:9092",
+        "max.poll.interval.ms": "60000",
+    }
 
 
 def test_the_environment_wins_over_the_file(load, monkeypatch):
     """Key by key: the rest of a section stays the file's."""
-    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS", "other:9092")
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.2:9092")
     monkeypatch.setenv("FRAUDSTREAM_BATCH__MAX_RECORDS", "7")
 
     settings = load('"group.id" = "g"\n[batch]\nmax_records = 5\nmax_wait = "5ms"\n')
 
-    assert settings.kafka == {"bootstrap.servers": "other:9092", "group.id": "g"}
+    assert settings.kafka == {"bootstrap.servers": "127.0.0.2:9092", "group.id": "g"}
     assert (settings.batch.max_records, settings.batch.max_wait) == (7, 0.005)
     assert settings.group == "g"
 
@@ -358,7 +361,7 @@ def test_every_knob_is_documented():
 
 def test_defaults_do_not_contradict_themselves():
     """A file with nothing but a broker is a good one."""
-    settings = Settings(kafka={"bootstrap.servers": "b"})
+    settings = Settings(kafka={"bootstrap.servers": "localhost"})
 
     assert settings.model.path == Path("model")
     assert settings.windows.grace >= settings.input.max_future

@@ -10,7 +10,7 @@ def on_error(_):
 
 
 def settings_of(kafka=(), **sections):
-    return Settings(kafka={"bootstrap.servers": "broker:9092", **dict(kafka)}, **sections)
+    return Settings(kafka={"bootstrap.servers": "localhost:9092", **dict(kafka)}, **sections)
 
 
 EXACTLY_ONCE = {"processing": {"guarantee": "exactly-once"}, "instance": {"id": "3"}}
@@ -27,12 +27,15 @@ def configs(settings):
     }
 
 
-@pytest.mark.parametrize("name", ["bootstrap.servers", "security.protocol", "sasl.username"])
-def test_properties_of_the_connection_reach_every_client(name):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bootstrap.servers", "[::1]:9"), ("security.protocol", "sasl_ssl"), ("sasl.username", "x")],
+)
+def test_properties_of_the_connection_reach_every_client(name, value):
     """As they are."""
-    found = configs(settings_of({name: "x"}, **EXACTLY_ONCE))
+    found = configs(settings_of({name: value}, **EXACTLY_ONCE))
 
-    assert {role: config[name] for role, config in found.items()} == dict.fromkeys(found, "x")
+    assert {role: config[name] for role, config in found.items()} == dict.fromkeys(found, value)
 
 
 @pytest.mark.parametrize("role", ["group", "reader"])

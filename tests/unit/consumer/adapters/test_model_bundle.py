@@ -1,14 +1,27 @@
 import hashlib
 import json
 import pickle
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from onnx import TensorProto, helper, numpy_helper
 
-from consumer.adapters.model_bundle import LARGEST_MANIFEST_BYTES, load_bundle
+from consumer.adapters import model_bundle
+from consumer.adapters.model_bundle import LARGEST_MANIFEST_BYTES, load_bundle, sign_bundle
 from consumer.core.feature_sets import ARRIVAL_1
 from consumer.core.manifest import MANIFEST_FILE
 from consumer.errors import ConfigError, ModelError
@@ -428,3 +441,197 @@ def test_onnx_does_not_ask_for_the_same_scikit_learn(folder):
 def test_the_files_of_these_tests_are_what_they_claim():
     """Valid ONNX, refused for one thing each."""
     onnx.checker.check_model(onnx_file(helper.make_node("Identity", ["x"], ["p"])))
+
+
+@pytest.mark.parametrize("size", [2**30 + 1, 2**62])
+def test_a_model_of_absurd_size_is_refused(folder, size):
+    """It would be read whole."""
+    folder.change(model=folder.manifest["model"] | {"size_bytes": size})
+
+    assert "would be larger than" in folder.refused()
+
+
+class Signer:
+    """An Ed25519 key: its two files, and the signing of bundles with it."""
+
+    def __init__(self, folder, name, passphrase=None):
+        key = Ed25519PrivateKey.generate()
+        encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+        self.private, self.public = folder / f"{name}.key", folder / f"{name}.pub"
+        self.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        self.public.write_bytes(
+            key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
+        self.passphrase = passphrase
+
+    def sign(self, folder):
+        """Sign the bundle; return the signature's file."""
+        return sign_bundle(folder.path, self.private, self.passphrase)
+
+
+@pytest.fixture
+def signer(tmp_path):
+    return Signer(tmp_path, "signer")
+
+
+def load_signed(folder, signer):
+    """Load the bundle if the signer signed it."""
+    return load_bundle(folder.path, allow_pickle=False, public_key=str(signer.public))
+
+
+def refused_signed(folder, signer):
+    """Return the sentence that the bundle is refused with for want of a signature."""
+    with pytest.raises(ModelError) as caught:
+        load_signed(folder, signer)
+    [sentence] = caught.value.faults
+    return sentence
+
+
+def test_a_signed_bundle_is_loaded(folder, signer):
+    """And one that needs no signature is loaded with one."""
+    signer.sign(folder)
+
+    assert load_signed(folder, signer).model.engine == "quickscorer"
+    assert load_bundle(folder.path, allow_pickle=False)
+
+
+def test_a_bundle_without_the_signature_that_is_asked_for_is_refused(folder, signer):
+    """With what makes one."""
+    assert "`fraudstream sign`" in refused_signed(folder, signer)
+
+
+def test_a_signature_of_another_key_is_refused(folder, signer, tmp_path):
+    """The key is pinned: no bundle brings its own."""
+    Signer(tmp_path, "stranger").sign(folder)
+
+    assert "was not signed as it is by the key of" in refused_signed(folder, signer)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "engine", "model"])
+def test_nothing_that_the_manifest_says_can_be_changed(folder, signer, name):
+    """Thresholds decide as much as the model does."""
+    signer.sign(folder)
+    changed = {
+        "thresholds": {"challenge": 0.9, "review": 0.9, "decline": 1.0},
+        "engine": "sklearn",
+        "model": folder.manifest["model"] | {"sha256": "0" * 64},
+    }[name]
+    folder.change(**{name: changed})
+
+    assert "was not signed as it is" in refused_signed(folder, signer)
+
+
+def test_the_model_file_is_signed_with_its_manifest(folder, signer):
+    """By its digest, which the signature covers."""
+    signer.sign(folder)
+    data = bytearray(folder.model.read_bytes())
+    data[-1] ^= 1
+    folder.model.write_bytes(data)
+
+    assert "has sha256" in refused_signed(folder, signer)
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\0" * 63, b"\0" * 10_000])
+def test_what_is_no_signature_is_refused(folder, signer, signature):
+    """Whatever its length."""
+    signer.sign(folder).write_bytes(signature)
+
+    assert "was not signed as it is" in refused_signed(folder, signer)
+
+
+@pytest.mark.parametrize("name", ["manifest", "model"])
+def test_what_is_checked_is_what_is_loaded(folder, signer, monkeypatch, name):
+    """A file that is exchanged right after its check is not read again."""
+    signer.sign(folder)
+    file = folder.path / MANIFEST_FILE if name == "manifest" else folder.model
+    check = {"manifest": "require_signature", "model": "_feature_set"}[name]
+    original = getattr(model_bundle, check)
+
+    def exchange_after(*args):
+        checked = original(*args)
+        file.write_bytes(b"something else")
+        return checked
+
+    monkeypatch.setattr(model_bundle, check, exchange_after)
+
+    bundle = load_signed(folder, signer)
+
+    assert file.read_bytes() == b"something else"
+    assert bundle.manifest.name == "tiny"
+    assert bundle.model.engine == "quickscorer"
+
+
+def test_a_pickle_with_a_signature_still_needs_permission(pickled, signer):
+    """To trust who made it is not to let it run."""
+    signer.sign(pickled)
+
+    assert "is a pickle" in refused_signed(pickled, signer)
+
+
+def test_a_key_with_a_passphrase_signs(folder, tmp_path):
+    """And does not without it."""
+    signer = Signer(tmp_path, "signer", b"canary-3f9c1d")
+    signer.sign(folder)
+
+    assert load_signed(folder, signer)
+    for wrong in (None, b"another"):
+        with pytest.raises(ConfigError, match=r"passphrase|Password") as caught:
+            sign_bundle(folder.path, signer.private, wrong)
+        assert "canary" not in str(caught.value)
+
+
+def test_a_bundle_whose_model_is_another_is_not_signed(folder, signer):
+    """A signature says that somebody has looked."""
+    folder.model.write_bytes(b"another")
+
+    with pytest.raises(ModelError, match="that its manifest states"):
+        signer.sign(folder)
+
+
+@pytest.mark.parametrize("content", [None, b"no key", "private", "rsa"])
+def test_a_pinned_key_that_is_none_is_refused(folder, signer, content):
+    """With how to make one; nothing is loaded without its check."""
+    signer.sign(folder)
+    if content is None:
+        signer.public.unlink()
+    elif content == "private":
+        signer.public.write_bytes(signer.private.read_bytes())
+    elif content == "rsa":
+        key = rsa.generate_private_key(65_537, 2_048).public_key()
+        signer.public.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    else:
+        signer.public.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"model\.public_key: "):
+        load_signed(folder, signer)
+
+
+def test_openssl_makes_and_checks_the_same_signatures(folder, signer, tmp_path):
+    """So that a signing service needs nothing of ours."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command")
+    manifest = str(folder.path / MANIFEST_FILE)
+    signature = str(signer.sign(folder))
+    command = [openssl, "pkeyutl", "-rawin", "-in", manifest]
+
+    verify = ["-verify", "-pubin", "-inkey", str(signer.public), "-sigfile", signature]
+    assert subprocess.run([*command, *verify], capture_output=True, check=False).returncode == 0
+    (tmp_path / "bundle" / "manifest.json.sig").unlink()
+    sign = ["-sign", "-inkey", str(signer.private), "-out", signature]
+    subprocess.run([*command, *sign], capture_output=True, check=True)
+
+    assert load_signed(folder, signer)
+
+
+def test_pickles_are_loaded_in_one_place_alone():
+    """There is no second door: what unpickles stands in the engine that asks for permission."""
+    loads = re.compile(
+        r"(pickle|joblib|skops\.io|dill)\.loads?\(|get_model\(|yaml\.load\(|torch\.load\("
+    )
+    sources = [
+        p for top in ("consumer", "training", "producer_sim") for p in Path(top).rglob("*.py")
+    ]
+
+    assert len(sources) > 90
+    assert [p.name for p in sources if loads.search(p.read_text())] == ["engines.py"]

@@ -15,7 +15,7 @@ SOUND = {
 
 
 def settings_of(**sections):
-    return Settings(kafka={"bootstrap.servers": "b"}, **sections)
+    return Settings(kafka={"bootstrap.servers": "localhost"}, **sections)
 
 
 def differences(need, partitions=6, **config):

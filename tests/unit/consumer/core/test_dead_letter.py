@@ -154,3 +154,60 @@ def test_nothing_refused_makes_no_letters():
 
     assert len(letters) == 0
     assert letters.headers == []
+
+
+NUMBER = b"4111111111111111"
+
+
+def classified(records, status):
+    """Return the one status that a refused record gets, and its letter."""
+    refused = LETTERS.classify(records, Refused(np.zeros(1, np.intp), np.full(1, status, np.int8)))
+    return Status(refused.statuses[0]), LETTERS.write(records, refused)
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s > Status.TOMBSTONE])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"values": [b'{"pan": "%s"}' % NUMBER]},
+        {"values": [b"x"], "keys": [NUMBER]},
+        {"values": [b"x"], "headers": [[("trace", b"1"), ("pan", NUMBER)]]},
+        {"values": [b"x"], "headers": [[("trace", b"1"), (NUMBER.decode(), None)]]},
+    ],
+    ids=["value", "key", "header", "header's name"],
+)
+def test_whatever_is_refused_and_holds_a_card_number_is_not_copied(status, columns):
+    """Its letter has digest and length, and those headers that are clean."""
+    records = records_of(**columns)
+
+    found, letters = classified(records, status)
+
+    assert found is Status.CARD_NUMBER
+    assert letters.keys == letters.values == [None]
+    assert NUMBER not in repr(letters.headers).encode()
+    facts = errors(letters.headers[0])
+    assert facts["reason"] == "card_number"
+    assert facts["value.sha256"] == hashlib.sha256(records.values[0]).hexdigest()
+    assert ("trace", b"1") in letters.headers[0] or "headers" not in columns
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s > Status.TOMBSTONE])
+def test_what_holds_none_keeps_its_reason(status):
+    """A token that fails Luhn's check is no card number."""
+    assert classified(records_of([b"4111111111111112"]), status)[0] is status
+
+
+def test_a_tombstone_stays_one():
+    """It has no letter, so that nothing of it is copied."""
+    status, letters = classified(records_of([None], [NUMBER]), Status.TOMBSTONE)
+
+    assert status is Status.TOMBSTONE
+    assert len(letters) == 0
+
+
+def test_those_who_allow_card_numbers_get_them():
+    """The setting holds for dead letters too."""
+    letters = DeadLetters("t", "1", refuse_card_numbers=False)
+    refused = Refused(np.zeros(1, np.intp), np.full(1, Status.FRAMING, np.int8))
+
+    assert letters.classify(records_of([NUMBER]), refused) is refused

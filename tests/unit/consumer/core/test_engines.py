@@ -199,3 +199,41 @@ def test_the_files_of_these_tests_are_what_they_claim():
         onnx_bytes([choice(helper.make_node("Identity", ["x"], ["p"]))], [YES])
     )
     onnx.checker.check_model(onnx_bytes([IDENTITY]))
+
+
+def shaped(*dims):
+    """Return a constant tensor of dimensions, to be a shape."""
+    return numpy_helper.from_array(np.array(dims, np.int64), "shape")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        onnx_bytes([helper.make_node("ConstantOfShape", ["shape"], ["p"])], [shaped(2**20, 2**20)]),
+        onnx_bytes([helper.make_node("Expand", ["x", "shape"], ["p"])], [shaped(2**40, 1)]),
+        onnx_bytes([helper.make_node("Tile", ["x", "shape"], ["p"])], [shaped(1, 2**40)]),
+        onnx_bytes(
+            [helper.make_node("Identity", ["x"], ["p"])],
+            [onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2**20, 2**20])],
+        ),
+    ],
+    ids=["made", "expanded", "tiled", "stated"],
+)
+def test_tensors_of_absurd_size_are_refused(data):
+    """Before anything of the model runs: a few bytes may ask for all memory."""
+    with pytest.raises(ValueError, match=r"a tensor of \d{11,} elements"):
+        open_model("onnxruntime", data, 3)
+
+
+@pytest.mark.parametrize("operator", ["Loop", "Scan"])
+def test_loops_are_refused(operator):
+    """Nobody can say how long they take."""
+    with pytest.raises(ValueError, match=f"uses {operator}, which may go on for ever"):
+        open_model("onnxruntime", onnx_bytes([helper.make_node(operator, ["x"], ["p"])]), 3)
+
+
+@pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniformLike", "Multinomial"])
+def test_chance_is_refused(operator):
+    """A replay could not give the same scores."""
+    with pytest.raises(ValueError, match="would not get the same score"):
+        open_model("onnxruntime", onnx_bytes([helper.make_node(operator, ["x"], ["p"])]), 3)

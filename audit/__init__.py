@@ -1,0 +1,1 @@
+"""What the locks bring in: known vulnerabilities, a bill of materials, licences."""

@@ -1,0 +1,382 @@
+"""
+Who may do what, on a Kafka with TLS, SASL and ACLs: the least that suffices, and each lack named.
+"""
+
+import json
+import subprocess
+import threading
+import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from consumer.adapters.access import Right, require_access, rights
+from consumer.errors import ConfigError
+from consumer.settings import load_settings
+from tests.brokers import Rung, why_missing
+from tests.integration.checker import check
+from tests.integration.conftest import free_port, missing, open_scene
+from tests.integration.guarded import (
+    FAR_BROKER,
+    SCRAM_USER,
+    SECRET,
+    Authority,
+    Guarded,
+    acl,
+    open_guarded,
+)
+from tests.integration.harness import COMMAND, SLOW, Instance, Scene
+from tests.integration.traffic import TOMBSTONE, Input, Traffic, encode
+
+GUARANTEES = ["at-least-once", "exactly-once"]
+LONGER = {"unknown user", "wrong authority", "expired"}
+LACKING = ["exactly-once"] if not SLOW else GUARANTEES
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """One broker for all tests here."""
+    if why := why_missing(Rung.KAFKA):
+        missing(why)
+    folder = tmp_path_factory.mktemp("guarded")
+    with open_guarded(folder, [free_port() for _ in range(7)]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def scene(
+    guarded: Guarded, guarantee: str, bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Scene]:
+    """Topics on the guarded broker; the tests' own clients may do everything."""
+    yield from open_scene(guarded.broker, guarantee, bundle, tmp_path, request)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to prove who one is: the properties it takes, and the principal it makes."""
+
+    principal: str
+    properties: dict[str, str]
+
+
+@pytest.fixture
+def scram(guarded: Guarded) -> Way:
+    return Way(
+        f"User:{SCRAM_USER}",
+        {
+            "bootstrap.servers": guarded.addresses["SCRAM"],
+            "security.protocol": "SASL_SSL",
+            "ssl.ca.location": str(guarded.authority.certificate),
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": SCRAM_USER,
+            "sasl.password": SECRET,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def token_endpoint() -> Iterator[str]:
+    """What gives tokens to those who know the secret: unsigned ones, as the broker takes here."""
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            given = self.headers.get("authorization", "")
+            now = int(time.time())
+            token = ".".join(
+                urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+                for part in (
+                    {"alg": "none"},
+                    {"sub": "token-scorer", "iat": now, "exp": now + 300, "scope": "kafka"},
+                )
+            )
+            answer = json.dumps({"access_token": f"{token}.", "expires_in": 300}).encode()
+            self.send_response(200 if given.startswith("Basic ") else 401)
+            self.send_header("content-length", str(len(answer)))
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def oauth(guarded: Guarded, token_endpoint: str) -> Way:
+    return Way(
+        "User:token-scorer",
+        {
+            "bootstrap.servers": guarded.addresses["OAUTH"],
+            "security.protocol": "sasl_ssl",
+            "ssl.ca.location": str(guarded.authority.certificate),
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": token_endpoint,
+            "sasl.oauthbearer.client.id": "fraudstream",
+            "sasl.oauthbearer.client.secret": SECRET,
+        },
+    )
+
+
+@pytest.fixture
+def mtls(guarded: Guarded) -> Way:
+    key = str(guarded.authority.issue("certified-scorer", password=SECRET))
+    return Way(
+        "User:CN=certified-scorer,O=Bank",
+        {
+            "bootstrap.servers": guarded.addresses["MTLS"],
+            "security.protocol": "ssl",
+            "ssl.ca.location": str(guarded.authority.certificate),
+            "ssl.certificate.location": key,
+            "ssl.key.location": key,
+            "ssl.key.password": SECRET,
+        },
+    )
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.getfixturevalue(request.param)
+    return found
+
+
+def binding(right: Right, principal: str) -> AclBinding:
+    """Return the ACL that gives this right."""
+    resource = {
+        "topic": ResourceType.TOPIC, "group": ResourceType.GROUP,
+        "transactional-id": ResourceType.TRANSACTIONAL_ID,
+    }[right.resource]  # fmt: skip
+    operation = AclOperation[right.operation.upper()]
+    pattern = ResourcePatternType[right.pattern.upper()]
+    return acl(principal, operation, resource, right.name, pattern)
+
+
+def needed(scene: Scene, way: Way) -> list[Right]:
+    """Return what the consumer says that it needs."""
+    return rights(load_settings(scene.config("rights", kafka=way.properties)))
+
+
+def refused_start(scene: Scene, **properties: Any) -> list[str]:
+    """Start with these properties; return the sentences that the start is refused with."""
+    instance = scene.start(kafka=properties)
+    assert instance.wait(25) == 78, instance.tail()
+    own = instance.lines()[instance._began :]
+    assert not [line for line in own if line.startswith("Traceback")]
+    return [line.removeprefix("fraudstream: ") for line in own if line[:12] == "fraudstream:"]
+
+
+def refusal(scene: Scene, **properties: Any) -> list[str]:
+    """As refused_start, by its first step alone, which takes no second."""
+    if SLOW:
+        return refused_start(scene, **properties)
+    with pytest.raises(ConfigError) as caught:
+        require_access(load_settings(scene.config("one", kafka=properties)))
+    return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("way", "guarantee"),
+    [("oauth", "at-least-once"), ("mtls", "exactly-once")],
+    indirect=["way"],
+)
+def test_the_least_rights_suffice(guarded, scene, way):
+    """All inputs are answered, by whoever has just the rights that the documentation lists."""
+    guarded.allow([binding(right, way.principal) for right in needed(scene, way)])
+    consumer = scene.start(kafka={**way.properties, "debug": "all"})
+
+    scene.upstream.send_mixed(300, refused_every=100)
+    scene.wait_done()
+
+    assert check(scene.history()) == []
+    assert SECRET not in consumer.log.read_text(errors="replace")
+
+
+OUTPUTS = ("dead_letters", "alerts", "predictions")
+CARDS = ("4111111111111111", "5555-5555-5555-4444", "3782 822463 10005", "6011111111111117")
+
+
+def leaking(traffic: Traffic) -> Iterator[Input]:
+    """Yield records that are refused for all kinds of reasons, and hold card numbers."""
+    good = dict(traffic._fields(), kind="AUTHORISATION", billing_amount_minor=None)
+    key = good["card_id"].encode()
+    for number in CARDS:
+        card = number.encode()
+        named = encode("transaction", good | {"card_id": number})
+        yield Input(card, named, "card_number")
+        yield Input(card, named[:-3], "card_number")
+        yield Input(card, named + b"\0", "card_number")
+        yield Input(key, b'{"card": "%s"}' % card, "card_number")
+        yield Input(card, b"", "card_number")
+        yield Input(key, card + b"\0" * 70_000, "card_number")
+        yield Input(key, b"", "card_number", (("pan", card), ("trace", b"1")))
+        yield Input(card, None, TOMBSTONE)
+
+
+def surfaces(instance: Instance) -> dict[str, bytes]:
+    """Return all that a consumer shows while it runs, and what the kernel shows of it."""
+    shown = {
+        f"/proc/{pid}/cmdline": Path(f"/proc/{pid}/cmdline").read_bytes()
+        for pid in (instance.pid, *(child.pid for child in psutil.Process(instance.pid).children()))
+    }
+    for path in ("/metrics", "/livez", "/readyz"):
+        with instance._get(path) as answer:
+            shown[path] = answer.read()
+    return shown
+
+
+TAIL = "tail dead-letters --from-beginning --no-follow --json"
+
+
+def forbidden() -> set[str]:
+    """Return what must stand nowhere, as it is and as base64 has it."""
+    words = {SECRET, *CARDS, *(card.replace("-", "").replace(" ", "") for card in CARDS)}
+    return words | {b64encode(word.encode()).decode().rstrip("=") for word in words}
+
+
+def printed(command: str, config: Path, exit_code: int = 0) -> dict[str, bytes]:
+    """Return what a command prints."""
+    run = subprocess.run(
+        [*COMMAND, *command.split(), "--config", str(config)],
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == exit_code, run.stderr[-2_000:].decode(errors="replace")
+    return {f"{command}: {exit_code}": run.stdout + run.stderr}
+
+
+def test_secrets_and_card_numbers_come_out_nowhere(guarded, scene, scram):
+    """
+    With a password from a file, all that the client library can log, and card numbers in all kinds
+    of bad records: neither is in logs, metrics, outputs, snapshots, dumps or command lines.
+    """
+    secrets = scene.folder / "secrets"
+    secrets.mkdir()
+    (secrets / "sasl.password").write_text(f"{SECRET}\n")
+    properties = {**scram.properties, "sasl.password": None, "debug": "all"}
+    sections: dict[str, Any] = {
+        "kafka": properties,
+        "security": {"secrets_dir": str(secrets)},
+        "state": {"url": str(scene.folder / "state"), "snapshot_interval": "1s"},
+        "log": {"format": "json", "level": "debug"},
+    }
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+    consumer = scene.start(fresh=True, **sections)
+
+    scene.upstream.send_mixed(200)
+    for bad in leaking(scene.upstream.traffic):
+        scene.upstream.send(bad)
+    scene.upstream.send_mixed(100, refused_every=50)
+    scene.wait_done()
+    shown = surfaces(consumer)
+    assert consumer.stop() == 0
+    history = scene.history()
+
+    assert check(history) == []
+    if SLOW:  # else the units' tests of what it prints must do
+        shown |= printed("check --show", scene.config("one", **sections))
+    shown |= printed(TAIL, scene.config("one", **sections), exit_code=70)  # it may only write there
+    shown |= printed(TAIL, scene.config("reader"))
+    shown["log"] = consumer.log.read_bytes()
+    shown |= {name: repr(getattr(history, name)).encode() for name in OUTPUTS}
+    snapshots = [path for path in (scene.folder / "state").rglob("*") if path.is_file()]
+    shown |= {str(path): path.read_bytes() for path in snapshots}
+
+    assert snapshots
+    assert history.alerts
+    assert len(history.dead_letters) > 7 * len(CARDS)
+    assert len(shown["log"]) > 100_000, "the client library logs as it was told to"
+    found = [
+        (name, word)
+        for name, text in shown.items()
+        for word in forbidden()
+        if word.encode() in text
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("guarantee", LACKING)
+def test_each_missing_right_is_named_at_start(guarded, scene, scram):
+    """With resource, operation and principal, before anything is read; and no other is named."""
+    least = needed(scene, scram)
+    every = [binding(right, scram.principal) for right in least]
+    guarded.allow(every)
+
+    for right, given in zip(least, every, strict=True):
+        guarded.forbid([given])
+        said = (refused_start if right.resource == "transactional-id" else refusal)(
+            scene, **scram.properties
+        )
+        assert said == [right.sentence(scram.principal)]
+        guarded.allow([given])
+
+    assert len(least) == 6 + scene.exactly_once
+
+
+def test_all_that_is_missing_is_named_at_once(guarded, scene, mtls):
+    """By whom the broker takes the client for, even if that is a certificate."""
+    said = refused_start(scene, **mtls.properties)
+
+    asked = [right for right in needed(scene, mtls) if right.resource != "transactional-id"]
+    assert said == [right.sentence(mtls.principal) for right in asked]
+
+
+def strangers(guarded: Guarded) -> dict[str, tuple[str, dict[str, str], str]]:
+    """Return what must not connect: name -> (way, properties over it, what is said)."""
+    other = Authority(guarded.folder, "other-authority")
+    stranger = str(other.issue("stranger"))
+    port = guarded.addresses["SCRAM"].rpartition(":")[2]
+    tls, credentials = "no trusted TLS with the brokers", "the brokers refuse our credentials"
+    return {
+        "wrong password": ("scram", {"sasl.password": "wrong"}, credentials),
+        "unknown user": ("scram", {"sasl.username": "nobody"}, credentials),
+        "wrong authority": ("scram", {"ssl.ca.location": str(other.certificate)}, tls),
+        "wrong host": ("scram", {"bootstrap.servers": f"localhost:{port}"}, tls),
+        "expired": ("scram", {"bootstrap.servers": guarded.addresses["EXPIRED"]}, tls),
+        "stranger": (
+            "mtls",
+            {
+                "ssl.certificate.location": stranger,
+                "ssl.key.location": stranger,
+                "ssl.key.password": "",
+            },
+            tls,
+        ),
+    }
+
+
+def test_those_who_do_not_trust_each_other_do_not_connect(guarded, scene, scram, mtls):
+    """A wrong password, authority, host, date or certificate: refused, and the secret not told."""
+    ways = {"scram": scram, "mtls": mtls}
+
+    for name, (way, changes, sentence) in strangers(guarded).items():
+        if name in LONGER and not SLOW:
+            continue
+        [said] = refusal(scene, **(ways[way].properties | changes))
+        assert sentence in said, name
+        assert SECRET not in said
+
+
+def test_a_loopback_address_may_not_lead_elsewhere_in_clear(guarded, scene):
+    """The near end of a tunnel is here, and the brokers that it leads to are not."""
+    [said] = refusal(scene, **{"bootstrap.servers": guarded.addresses["TUNNEL"]})
+
+    assert FAR_BROKER in said
+    assert "--insecure" in said
