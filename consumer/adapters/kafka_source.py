@@ -5,7 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from consumer.adapters.kafka_clients import place
 from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
@@ -204,10 +211,7 @@ class KafkaSource:
         if error is None:
             return False
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise FatalError(
-                f"the next record of {self._topic} is gone: retention passed it before it was read"
-                " (the group's offset is kept; move it on purpose to go on)"
-            )
+            raise self._gone()
         if consequence(error) is Consequence.FATAL:
             raise FatalError(f"the group consumer cannot go on: {error.str()}")
         self._telemetry.client_error("group", error.name(), error.str())
@@ -254,11 +258,20 @@ class KafkaSource:
         for partition, plan in plans.items():
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again
+            next_offset = committed[partition]
+            if next_offset is not None and next_offset < plan.live_from:
+                raise self._gone()
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
             self._owned[partition] = _Owned(plan.start, plan.live_from)
             self._consumer.resume([TopicPartition(self._topic, partition)])
         self._telemetry.restore_progressed(self.restore_remaining)
+
+    def _gone(self) -> FatalError:
+        return FatalError(
+            f"the next record of {self._topic} is gone: retention passed it before it was read"
+            " (the group's offset is kept; move it on purpose to go on)"
+        )
 
     def _seek(self, partition: int, offset: int) -> None:
         for attempt in range(_SEEK_ATTEMPTS + 1):
@@ -292,7 +305,9 @@ class KafkaSource:
     def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         for partition in partitions:
-            partition.offset = 0  # paused before anything is read, and set right in _begin_assigned
+            # Set right in _begin_assigned. Not 0: a fetch may be under way before the pause holds,
+            # and where retention took the first records it would end in an error.
+            partition.offset = OFFSET_END
             self._owned[partition.partition] = _Owned()
         if self._incremental:
             consumer.incremental_assign(partitions)
