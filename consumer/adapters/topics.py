@@ -51,11 +51,12 @@ class TopicNeeds:
 
 def needs(settings: Settings, feature_set: FeatureSet, partitions: int) -> list[TopicNeeds]:
     """
-    Return what each topic needs, the input first and the dead letters last.
+    Return what each topic needs, the input first, dead letters and what was done with them last.
 
     State is rebuilt from the input topic, so that keeps the longest window and twice the grace.
     Labels are kept for ever and never compacted: their key is a terminal, and compaction would
-    leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers.
+    leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers;
+    what was done with it must be known for as long as it may be looked at, and in one order.
     """
     longest_ms = feature_set.longest_window // 1_000
     reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
@@ -66,6 +67,7 @@ def needs(settings: Settings, feature_set: FeatureSet, partitions: int) -> list[
         TopicNeeds(topics.alerts, partitions),
         TopicNeeds(topics.labels, 1, _FOREVER),
         TopicNeeds(settings.dead_letter_topic, partitions, None, _DEAD_LETTER_BYTES),
+        TopicNeeds(settings.audit_topic, 1, _FOREVER),
     ]
 
 
@@ -102,6 +104,8 @@ def _unusable(
     width = found.get(settings.topics.input, 0)
     yield from too_wide(feature_set, settings.topics.input, width)
     for need in needs(settings, feature_set, width):
+        if need.name == settings.audit_topic:
+            continue  # people write it, the group does not
         if need.name not in found:
             yield f"topic {need.name} does not exist; run `fraudstream topics`"
         elif need.name == dead_letters and found[dead_letters] < width:

@@ -30,7 +30,8 @@ def test_topics_are_created_as_they_must_be_or_what_differs_is_said(real, scene)
     code, lines = command("topics", "--config", config, "--partitions", 3)
 
     assert code == 0
-    assert lines[:-1] == [f"created {name}" for name in (*fresh.values(), f"{fresh['input']}-dlt")]
+    beside = [f"{fresh['input']}-dlt", f"{fresh['input']}-dlt-audit"]
+    assert lines[:-1] == [f"created {name}" for name in (*fresh.values(), *beside)]
     assert command("topics", "--config", config) == (0, ["all topics are as they must be"])
     topics = scene.admin.list_topics(timeout=10).topics
     assert [len(topics[name].partitions) for name in fresh.values()] == [3, 3, 3, 1]

@@ -28,13 +28,13 @@ LABELS = TopicNeeds("labels", 1, FOREVER)
 LETTERS = TopicNeeds("dlt", 6, None, 2 * 2**20)
 
 
-def test_five_topics_are_needed():
-    """Labels in one partition, the rest as wide as the input."""
+def test_six_topics_are_needed():
+    """Labels and the audit in one partition, the rest as wide as the input."""
     found = needs(settings_of(), ARRIVAL_1, 6)
 
     assert [(need.name, need.partitions) for need in found] == [
         ("transactions.raw", 6), ("transactions.scored", 6), ("fraud.alerts", 6),
-        ("fraud.labels", 1), ("transactions.raw-dlt", 6),
+        ("fraud.labels", 1), ("transactions.raw-dlt", 6), ("transactions.raw-dlt-audit", 1),
     ]  # fmt: skip
 
 
