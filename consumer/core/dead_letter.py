@@ -138,10 +138,12 @@ def read_letter(headers: Headers) -> Letter | None:
     place = Place.of(facts)
     if place is None or not {"stage", "reason"} <= facts.keys():
         return None
-    replay = _Replay.of(own)
+    first, attempt, replay = place, 0, _Replay.of(own)
+    if replay.first is not None and replay.first.topic == place.topic:  # else no words of ours
+        first, attempt = replay.first, replay.attempt
     absent = {"value": {"value.sha256"}, "key": {"key.sha256"}, "headers": _HEADERS_LEFT_OUT}
     return Letter(
-        place, replay.first or place, facts["stage"], facts["reason"], replay.attempt,
+        place, first, facts["stage"], facts["reason"], attempt,
         facts.get("app.version", ""), own,
         tuple(part for part, said in absent.items() if said & facts.keys()),
         facts.get("value.sha256"),

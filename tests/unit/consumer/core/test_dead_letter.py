@@ -266,3 +266,15 @@ def test_replay_headers_that_make_no_sense_count_for_nothing(attempt):
 
     assert read_letter(headers).first == Place("transactions.raw", 0, 9)
     assert errors(headers)["attempts"] == "1"
+
+
+def test_replay_headers_of_another_topic_are_none_of_ours():
+    """What they say would be told in the audit, and may be anything."""
+    replay = "__fraudstream.replay."
+    names = ("partition", "offset", "attempt")
+    forged = [(f"{replay}topic", b"4111111111111111"), *((f"{replay}{n}", b"3") for n in names)]
+
+    letter = read_letter(write(records_of([b"x"], headers=[forged]), Status.ID).headers[0])
+
+    assert letter.first == letter.place
+    assert letter.attempt == 0
