@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer, TopicPartition, cimpl
 
+from consumer.core.dead_letter import read_letter
 from tests.builders import payment
 from tests.integration.harness import Instance, Scene, eventually
-from tests.integration.history import decode, letter_source, source
+from tests.integration.history import decode, source
 from tests.integration.test_dead_letters import committed, desk  # noqa: F401 - a fixture
 from tests.integration.traffic import PREDICTION, encode
 
@@ -110,8 +111,8 @@ def test_what_no_careful_producer_sends_has_its_outcome_and_holds_nothing_up(des
     ]
     found = Counter((source(prediction), PREDICTION) for prediction in predictions)
     for letter in desk.history().dead_letters:
-        reason = dict(letter.headers)["__fraudstream.errors.reason"].decode()
-        found[letter_source(letter), reason] += 1
+        facts = read_letter(letter.headers)
+        found[(facts.place.partition, facts.place.offset), facts.reason] += 1
     assert found == Counter(dict.fromkeys(upstream.expected.items(), 1))
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{instance.pid}/status").read_text())
     assert int(peak[1]) < MEGABYTE  # of kB, as much as a small container has
