@@ -34,6 +34,7 @@ from consumer.core.batching import BatchControl
 from consumer.core.decide import Explainer
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
+from consumer.core.letter_limits import LetterLimits
 from consumer.core.warm_up import warm_up
 from consumer.errors import FatalError, OutageError
 from consumer.loop import Loop
@@ -64,6 +65,7 @@ class App:
         self._telemetry = Telemetry(self._registry, settings.group, settings.topics.input)
         self._fatal: KafkaError | None = None
         self._stopping = threading.Event()
+        self._resuming = threading.Event()
         self._build()
         self._http = HttpServer(
             settings.http.host, settings.http.port, self._registry, self._live, self._ready
@@ -119,7 +121,11 @@ class App:
             self._restorer,
             control,
             telemetry,
-            incremental=kafka_clients.uses_incremental_rebalance(settings.kafka),
+            LetterLimits(
+                settings.dead_letters.max_consecutive,
+                settings.dead_letters.max_ratio,
+                settings.dead_letters.ratio_records,
+            ),
         )
         self._lag = LagMonitor(
             LogReader(reader_config, settings.topics.input),
@@ -205,6 +211,9 @@ class App:
         """Asked between two batches, when the state is that of our own next offsets."""
         if self._fatal is not None:
             raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
+        if self._resuming.is_set():
+            self._resuming.clear()
+            self._source.resume_paused()
         if self._snapshotter is not None:
             self._snapshotter.between_batches(self._source.settled_offsets)
         return not self._stopping.is_set()
@@ -225,8 +234,12 @@ class App:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """
-        SIGTERM and SIGINT only set a flag: an exception in the middle of a poll loses its batch.
+        Each only sets a flag: an exception in the middle of a poll loses its batch. SIGTERM and
+        SIGINT end the process, SIGUSR1 lets partitions go on that had too many dead letters.
         """
+
+        def resume(_: int, __: FrameType | None) -> None:
+            self._resuming.set()
 
         def stop(number: int, _: FrameType | None) -> None:
             self._stopping.set()
@@ -238,6 +251,7 @@ class App:
         before: dict[int, Any] = {
             number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
         }
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, resume)
         try:
             yield
         finally:

@@ -340,6 +340,23 @@ def state(context: typer.Context) -> None:
         commands(context.args, prog_name="fraudstream state")
 
 
+@app.command("dead-letters", **_ELSEWHERE)
+def dead_letters(context: typer.Context) -> None:
+    """List what could not be scored, show it, send it again, or put it aside."""
+    from consumer.cli_dead_letters import dead_letters as commands
+
+    with _exit_codes():
+        commands(context.args, prog_name="fraudstream dead-letters")
+
+
+@app.command(**_ELSEWHERE)
+def resume(context: typer.Context) -> None:
+    """Let a consumer go on with partitions that it paused for too many dead letters."""
+    from consumer.cli_resume import resume as command
+
+    _hand_over(context, command)
+
+
 def _feature_set(name: str) -> "FeatureSet":
     from consumer.core.feature_sets import FEATURE_SETS
 

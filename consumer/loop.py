@@ -10,7 +10,7 @@ from consumer.core.score import ScoreInvalidError
 from consumer.core.state import VelocityState
 from consumer.errors import BatchAbortedError, FatalError, OutageError
 from consumer.pipeline import Pipeline
-from consumer.records import Records, Status
+from consumer.records import Records, Refused, Status
 from consumer.telemetry import Telemetry
 
 MOST_POISONED_IN_A_ROW: Final = 1
@@ -24,8 +24,8 @@ class Source(Protocol):
     def poll(self) -> Records:
         """Return the next records, none when there are none."""
 
-    def settled(self, records: Records) -> None:
-        """The batch is committed: go on after it."""
+    def settled(self, records: Records, refused: Refused) -> None:
+        """The batch is committed, these of it as dead letters or skips: go on after it."""
 
     def rewind(self) -> None:
         """Go back to what is not settled."""
@@ -96,7 +96,7 @@ class Loop:
 
     def _carry(self, records: Records) -> None:
         try:
-            self._pipeline.process(records)
+            refused = self._pipeline.process(records)
         except BatchAbortedError as fault:
             self._take_back(type(fault).__name__, records)
         except FatalError:
@@ -106,13 +106,14 @@ class Loop:
             self._find_culprit(records)
         else:
             self._poisoned_in_a_row = 0
-            self._done(records)
+            self._done(records, refused)
 
     def _find_culprit(self, records: Records) -> None:
         """Process the batch again record by record; the one that fails is a dead letter."""
         for record in records.singly():
+            refused: Refused | None
             try:
-                self._pipeline.process(record)
+                refused = self._pipeline.process(record)
                 self._poisoned_in_a_row = 0
             except BatchAbortedError as fault:
                 self._take_back(type(fault).__name__, records)
@@ -121,12 +122,13 @@ class Loop:
                 raise
             except Exception as fault:  # noqa: BLE001 - this one, then
                 self._state.roll_back()
-                if not self._refused(record, fault):
+                refused = self._refuse(record, fault)
+                if refused is None:
                     return
-            self._done(record)
+            self._done(record, refused)
 
-    def _refused(self, record: Records, fault: Exception) -> bool:
-        """Dead-letter a culprit; False when even that was aborted and the batch is rewound."""
+    def _refuse(self, record: Records, fault: Exception) -> Refused | None:
+        """Dead-letter a culprit; None when even that was aborted and the batch is rewound."""
         status = Status.SCORE_INVALID if isinstance(fault, ScoreInvalidError) else Status.POISON
         self._telemetry.record_poisoned(record, status, fault)
         self._poisoned_in_a_row += 1
@@ -136,20 +138,19 @@ class Loop:
             ) from fault
         try:
             try:
-                self._pipeline.refuse(record, status, observe=True)
+                return self._pipeline.refuse(record, status, observe=True)
             except (BatchAbortedError, FatalError):
                 raise
             except Exception:  # noqa: BLE001 - it fails before it could be observed
                 self._state.roll_back()
-                self._pipeline.refuse(record, status, observe=False)
+                return self._pipeline.refuse(record, status, observe=False)
         except BatchAbortedError as aborted:
             self._poisoned_in_a_row -= 1  # it will come again
             self._take_back(type(aborted).__name__, record)
-            return False
-        return True
+            return None
 
-    def _done(self, records: Records) -> None:
-        self._source.settled(records)
+    def _done(self, records: Records, refused: Refused) -> None:
+        self._source.settled(records, refused)
         self._last_progress = time.monotonic()
 
     def _take_back(self, cause: str, records: Records) -> None:

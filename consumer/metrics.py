@@ -137,6 +137,11 @@ class Metrics:
             "last_commit_timestamp_seconds", "When a batch was last committed, Unix time."
         )
         self.assigned_partitions = gauge("assigned_partitions", "Partitions owned now.")
+        self.partition_paused = gauge(
+            "partition_paused",
+            "1 while a partition waits, having too many dead letters.",
+            PARTITION,
+        )
         self.ready = gauge("ready", "1 when /readyz answers 200.")
         self.state_cards = gauge("state_cards", "Cards in the velocity state.")
         self.state_bytes = gauge("state_bytes", "Bytes of velocity state in use.")

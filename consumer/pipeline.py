@@ -84,9 +84,9 @@ class Pipeline:
         self._model, self._policy, self._explainer = model, policy, explainer
         self._state, self._telemetry, self._clock = state, telemetry, clock
 
-    def process(self, records: Records) -> None:
+    def process(self, records: Records) -> Refused:
         """
-        Carry one batch of polled records to its commit.
+        Carry one batch of polled records to its commit; return what of it was refused.
 
         The commit comes last, within publish: a failure on any line above it leaves nothing behind
         but what `state.roll_back` takes back. Replayed records go the same way and publish nothing.
@@ -105,10 +105,11 @@ class Pipeline:
         self._publish([predictions, alerts.outputs, dead_letters], records.next_offsets)
         self._state.settle()
         self._telemetry.batch_committed(records, refused, events, decisions, alerts.severities)
+        return refused
 
-    def refuse(self, record: Records, status: Status, *, observe: bool) -> None:
+    def refuse(self, record: Records, status: Status, *, observe: bool) -> Refused:
         """
-        Dead-letter the one record of a batch that a step cannot take.
+        Dead-letter the one record of a batch that a step cannot take; return it as refused.
 
         With `observe`, its payment still enters the windows, as it would on a replay.
         """
@@ -120,3 +121,4 @@ class Pipeline:
         self._publish([self._dead_letters.write(record, refused)], record.next_offsets)
         self._state.settle()
         self._telemetry.records_done(record, refused)
+        return refused

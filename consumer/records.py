@@ -62,7 +62,8 @@ class Records:
 
     `live` is False for a record below the offset that was committed when its partition came to us:
     it only rebuilds state, and publishes nothing. `timestamps` are milliseconds since 1970, -1
-    where the record has none. `headers(i)` reads those of record i, which few records need.
+    where the record has none. `headers(i)` reads those of record i, which few records need; None
+    where the client cannot.
     """
 
     topic: str
@@ -72,7 +73,7 @@ class Records:
     offsets: Longs
     timestamps: Longs
     live: Bools
-    headers: Callable[[int], Headers]
+    headers: Callable[[int], Headers | None]
 
     def __len__(self) -> int:
         return len(self.values)

@@ -102,7 +102,7 @@ class Security(_Section):
 
 
 class Topics(_Section):
-    """Names of the five topics."""
+    """Names of the six topics."""
 
     input: str = Field("transactions.raw", description="Payments to score.")
     predictions: str = Field("transactions.scored", description="One prediction for each payment.")
@@ -112,6 +112,11 @@ class Topics(_Section):
     )
     dead_letters: str = Field(
         "", description="What could not be scored. Empty: the input topic's name with `-dlt`."
+    )
+    dead_letter_audit: str = Field(
+        "",
+        description="What people did with dead letters. Empty: the dead-letter topic's name with"
+        " `-audit`.",
     )
 
 
@@ -208,7 +213,7 @@ class Input(_Section):
     """What a payment may look like."""
 
     max_value_bytes: int = Field(
-        65_536, ge=64, description="A larger value is a dead letter, `oversize`."
+        65_536, ge=64, le=2**20, description="A larger value is a dead letter, `oversize`."
     )
     max_future: Duration = Field(
         86_400.0,
@@ -218,6 +223,27 @@ class Input(_Section):
         default=True,
         description="A card id that is a card number is a dead letter, `card_number`, and so is"
         " what is refused for anything else and holds one.",
+    )
+
+
+class DeadLetters(_Section):
+    """How many dead letters in a partition mean that its records are not what is at fault."""
+
+    max_consecutive: int = Field(
+        1_000,
+        ge=0,
+        description="Dead letters in a row that pause a partition until `fraudstream resume`, 0 for"
+        " no limit.",
+    )
+    max_ratio: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of dead letters, in each `dead_letters.ratio_records`, above which a"
+        " partition is paused; 1 for no limit.",
+    )
+    ratio_records: int = Field(
+        1_000, ge=1, description="Records of a partition that the share is taken of."
     )
 
 
@@ -276,6 +302,7 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     labels: Labels = Labels()
     input: Input = Input()
+    dead_letters: DeadLetters = DeadLetters()
     delivery: Delivery = Delivery()
     http: Http = Http()
     lag: Lag = Lag()
@@ -372,7 +399,7 @@ class Settings(BaseSettings):
                 " remembers no more of them, and payments out of order would raise alerts again"
             )
         names = [self.topics.input, self.topics.predictions, self.topics.alerts]
-        names += [self.topics.labels, self.dead_letter_topic]
+        names += [self.topics.labels, self.dead_letter_topic, self.audit_topic]
         if len(set(names)) < len(names):
             yield f"topics must differ from each other, here they are {', '.join(names)}"
 
@@ -394,6 +421,11 @@ class Settings(BaseSettings):
     def dead_letter_topic(self) -> str:
         """The dead-letter topic, named after the input unless it has a name of its own."""
         return self.topics.dead_letters or f"{self.topics.input}-dlt"
+
+    @property
+    def audit_topic(self) -> str:
+        """The topic of what was done with dead letters, named after theirs unless it has a name."""
+        return self.topics.dead_letter_audit or f"{self.dead_letter_topic}-audit"
 
 
 def load_settings(path: Path | None, *, insecure: bool = False) -> Settings:
@@ -455,7 +487,7 @@ def documented_keys() -> Iterator[tuple[str, str, str]]:
 def _default_text(field: pydantic.fields.FieldInfo) -> str:
     if isinstance(field.default, bool):
         return str(field.default).lower()
-    if isinstance(field.default, float):
+    if BeforeValidator(parse_duration) in field.metadata:
         return duration_text(field.default)
     return str(field.default)
 

@@ -176,7 +176,26 @@ class Telemetry:
     def _rebalanced(self, event: str, partitions: list[int], owned: int) -> None:
         self.metrics.rebalances.labels(event).inc()
         self.metrics.assigned_partitions.set(owned)
+        for partition in partitions:
+            labels = (self._group, self._topic, str(partition))
+            if event == "assigned":
+                self.metrics.partition_paused.labels(*labels).set(0)
+            else:
+                self.metrics.partition_paused.remove(*labels)
         self._log.info(f"partitions_{event}", partitions=partitions, owned=owned)
+
+    def partition_paused(self, partition: int, next_offset: int, limit: str) -> None:
+        """A partition has too many dead letters: it waits, and the others go on."""
+        self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(1)
+        self._log.error(
+            "partition_paused", partition=partition, next_offset=next_offset, limit=limit,
+            do="see `fraudstream dead-letters list`; with the cause gone, `fraudstream resume`",
+        )  # fmt: skip
+
+    def partition_resumed(self, partition: int, next_offset: int) -> None:
+        """A partition that was paused goes on, with its next record."""
+        self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(0)
+        self._log.info("partition_resumed", partition=partition, next_offset=next_offset)
 
     def restore_planned(
         self, partition: int, start: int, live_from: int, *, cold: bool, from_snapshot: bool

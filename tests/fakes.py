@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core.batch import LabelsKnown
-from consumer.records import Headers, Outputs, Records, by_partition
+from consumer.records import Headers, Outputs, Records, Refused, by_partition
 
 
 class ManualClock:
@@ -129,7 +129,7 @@ class FakeSource:
         rows, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
         return taken(self._log, rows)
 
-    def settled(self, records: Records) -> None:
+    def settled(self, records: Records, _: Refused) -> None:
         """These records are done with."""
         for partition, rows in by_partition(records.partitions):
             self._settled[partition] = int(records.offsets[rows[-1]]) + 1

@@ -104,8 +104,27 @@ def producer_config(settings: Settings, on_error: ErrorCallback) -> dict[str, An
 
 def transactional_config(settings: Settings, on_error: ErrorCallback, slot: int) -> dict[str, Any]:
     """Return the configuration of one of the two producers that take turns with transactions."""
+    return _transactional(settings, on_error, f"{settings.instance.id}-{slot}")
+
+
+def letters_producer_config(settings: Settings, on_error: ErrorCallback) -> dict[str, Any]:
+    """
+    Return the configuration of who replays and discards dead letters: one at a time in a group.
+
+    What it leaves open when it is killed holds up the readers of the input, so that is not long.
+    """
+    config = _transactional(settings, on_error, "dead-letters")
+    timeouts = {"message.timeout.ms", "delivery.timeout.ms"}  # the transaction's is theirs
+    return {
+        **_without(config, timeouts),
+        "transaction.timeout.ms": 10_000,
+        "delivery.report.only.error": False,
+    }
+
+
+def _transactional(settings: Settings, on_error: ErrorCallback, who: str) -> dict[str, Any]:
     config = producer_config(settings, on_error)
-    config["transactional.id"] = f"{settings.group}-{settings.instance.id}-{slot}"
+    config["transactional.id"] = f"{settings.group}-{who}"
     config.setdefault("transaction.timeout.ms", 60_000)
     # When all brokers are away, librdkafka 2.16 forgets them and bootstraps again; the next
     # send_offsets_to_transaction() then waits, for ever, for the coordinator that it had known.

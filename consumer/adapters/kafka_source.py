@@ -5,15 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
-from consumer.adapters.kafka_clients import place
+from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
 from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
 from consumer.adapters.message_columns import as_records
 from consumer.core.batching import BatchControl
+from consumer.core.letter_limits import LetterLimits, Limit
 from consumer.core.restore import Plan
 from consumer.errors import FatalError
-from consumer.records import Records, by_partition
+from consumer.records import Records, Refused, by_partition
 from consumer.telemetry import Telemetry
 
 _IDLE_SECONDS: Final = 0.1
@@ -44,10 +52,18 @@ class PartitionObserver(Protocol):
 
 @dataclass(slots=True)
 class _Owned:
-    """One partition of ours. `position` is our own next offset; None until its start is known."""
+    """
+    One partition of ours. `position` is our own next offset, None until its start is known;
+    `is_paused` says that it has too many dead letters, and waits for somebody to look at it.
+    """
 
     position: int | None = None
     live_from: int = 0
+    is_paused: bool = False
+
+    def expects(self, offset: int) -> bool:
+        """Say whether a record with that offset is to be processed."""
+        return self.position is not None and offset >= self.position and not self.is_paused
 
 
 class KafkaSource:
@@ -66,8 +82,7 @@ class KafkaSource:
         observer: PartitionObserver,
         control: BatchControl,
         telemetry: Telemetry,
-        *,
-        incremental: bool,
+        limits: LetterLimits,
     ) -> None:
         """`config` is that of kafka_clients.group_consumer_config."""
         self._consumer: Final = Consumer(config)
@@ -75,7 +90,8 @@ class KafkaSource:
         self._observer = observer
         self._control = control
         self._telemetry = telemetry
-        self._incremental = incremental
+        self._limits = limits
+        self._incremental = uses_incremental_rebalance(config)
         self._owned: dict[int, _Owned] = {}
         self._joined = False
         self._callback_fault: Exception | None = None
@@ -106,11 +122,17 @@ class KafkaSource:
             self.group_metadata = self._consumer.consumer_group_metadata()
         return self._columns(messages)
 
-    def settled(self, records: Records) -> None:
-        """The batch is committed: go on after it."""
+    def settled(self, records: Records, refused: Refused) -> None:
+        """
+        The batch is committed, these of it as dead letters or skips: go on after it.
+
+        A partition with too many dead letters is paused: what it has next is left where it is.
+        """
         for partition, position in records.positions.items():
             if partition in self._owned:
                 self._owned[partition].position = position
+        for partition, limit in self._limits.count(records, refused).items():
+            self._pause(partition, limit)
         self.in_hand = {}
         if not records.live.all():
             self._telemetry.restore_progressed(self.restore_remaining)
@@ -126,6 +148,16 @@ class KafkaSource:
         for partition, owned in self._owned.items():
             if owned.position is not None:
                 self._seek(partition, owned.position)
+
+    def resume_paused(self) -> None:
+        """Go on with the partitions that are paused, each where it was."""
+        for partition, owned in self._owned.items():
+            if owned.is_paused and owned.position is not None:
+                self._limits.forget(partition)
+                owned.is_paused = False
+                self._seek(partition, owned.position)
+                self._consumer.resume([TopicPartition(self._topic, partition)])
+                self._telemetry.partition_resumed(partition, owned.position)
 
     def commit(self, next_offsets: dict[int, int]) -> None:
         """Commit, and wait for the answer. Raises KafkaException."""
@@ -204,10 +236,7 @@ class KafkaSource:
         if error is None:
             return False
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise FatalError(
-                f"the next record of {self._topic} is gone: retention passed it before it was read"
-                " (the group's offset is kept; move it on purpose to go on)"
-            )
+            raise self._gone()
         if consequence(error) is Consequence.FATAL:
             raise FatalError(f"the group consumer cannot go on: {error.str()}")
         self._telemetry.client_error("group", error.name(), error.str())
@@ -222,7 +251,7 @@ class KafkaSource:
         for partition, rows in by_partition(records.partitions):
             owned = self._owned.get(partition)
             offset = int(records.offsets[rows[0]])
-            if owned is None or owned.position is None or offset < owned.position:
+            if owned is None or not owned.expects(offset):
                 return self._columns([m for m in messages if self._is_expected(m)])
             records.live[rows] = records.offsets[rows] >= owned.live_from
             first[partition] = (offset, int(records.timestamps[rows[0]]))
@@ -230,10 +259,12 @@ class KafkaSource:
         return records
 
     def _is_expected(self, message: Message) -> bool:
-        """Refuse records of partitions that went while they were on their way, or were rewound."""
+        """
+        Refuse records of partitions that went while they were on their way, were rewound or paused.
+        """
         partition, offset = place(message)
         owned = self._owned.get(partition)
-        return owned is not None and owned.position is not None and offset >= owned.position
+        return owned is not None and owned.expects(offset)
 
     def _begin_assigned(self) -> None:
         """
@@ -254,11 +285,28 @@ class KafkaSource:
         for partition, plan in plans.items():
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again
+            next_offset = committed[partition]
+            if next_offset is not None and next_offset < plan.live_from:
+                raise self._gone()
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
             self._owned[partition] = _Owned(plan.start, plan.live_from)
             self._consumer.resume([TopicPartition(self._topic, partition)])
         self._telemetry.restore_progressed(self.restore_remaining)
+
+    def _pause(self, partition: int, limit: Limit) -> None:
+        owned = self._owned.get(partition)
+        if owned is None or owned.position is None:
+            return
+        owned.is_paused = True
+        self._consumer.pause([TopicPartition(self._topic, partition)])
+        self._telemetry.partition_paused(partition, owned.position, limit)
+
+    def _gone(self) -> FatalError:
+        return FatalError(
+            f"the next record of {self._topic} is gone: retention passed it before it was read"
+            " (the group's offset is kept; move it on purpose to go on)"
+        )
 
     def _seek(self, partition: int, offset: int) -> None:
         for attempt in range(_SEEK_ATTEMPTS + 1):
@@ -292,7 +340,9 @@ class KafkaSource:
     def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         for partition in partitions:
-            partition.offset = 0  # paused before anything is read, and set right in _begin_assigned
+            # Set right in _begin_assigned. Not 0: a fetch may be under way before the pause holds,
+            # and where retention took the first records it would end in an error.
+            partition.offset = OFFSET_END
             self._owned[partition.partition] = _Owned()
         if self._incremental:
             consumer.incremental_assign(partitions)

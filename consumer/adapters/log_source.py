@@ -7,7 +7,7 @@ from confluent_kafka import Message
 
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
-from consumer.records import Records
+from consumer.records import Records, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class LogSource:
             self.position = self._stretch.end
         return records
 
-    def settled(self, records: Records) -> None:
+    def settled(self, records: Records, _: Refused) -> None:
         """The batch is done with: go on after it."""
         self.position = records.positions[self._stretch.partition]
 

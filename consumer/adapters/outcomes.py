@@ -10,6 +10,7 @@ from consumer.adapters.avro_records import AvroRecords
 from consumer.adapters.kafka_clients import place, reader_config
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.log_search import REQUEST_SECONDS, Progress, search
+from consumer.adapters.message_columns import headers_of
 from consumer.core.dead_letter import PREFIX
 from consumer.settings import Settings
 
@@ -105,7 +106,7 @@ def place_text(message: Message) -> str:
 
 
 def _stated(message: Message) -> dict[str, str]:
-    headers: Any = message.headers() or []
+    headers = headers_of(message) or []
     return {
         name.removeprefix(PREFIX): (value or b"").decode("utf-8", "replace")
         for name, value in headers

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.kafka_clients import place, reader_config
 from consumer.adapters.kafka_errors import Consequence, consequence
+from consumer.adapters.message_columns import headers_of
 from consumer.core.dead_letter import PREFIX
 from consumer.errors import FatalError
 from consumer.settings import Settings
@@ -143,7 +144,7 @@ def _reader_of(kind: str) -> Callable[[Message], dict[str, Any]]:
 
 def _show_dead_letter(message: Message) -> dict[str, Any]:
     """Show where and why, never the value: it may hold anything."""
-    headers: Any = message.headers() or []
+    headers = headers_of(message) or []
     facts = {
         name.removeprefix(PREFIX).replace(".", "_"): value.decode("utf-8", "replace")
         for name, value in headers

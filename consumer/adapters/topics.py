@@ -22,6 +22,7 @@ _METADATA_SECONDS: Final = 2.0
 _FOREVER: Final = -1
 _MARGIN_DAYS: Final = 1
 _DAY_MS: Final = 86_400_000
+_AHEAD: Final = "message.timestamp.after.max.ms"
 _DEAD_LETTER_BYTES: Final = 2 * 2**20
 
 
@@ -30,13 +31,15 @@ class TopicNeeds:
     """
     One topic: how many partitions, how long it must keep records, how large they may be.
 
-    `retention_ms` is the least that will do, -1 for ever.
+    `retention_ms` is the least that will do, -1 for ever. `max_ahead_ms` is how far ahead of the
+    broker's clock a timestamp may be at most, where the broker can be told.
     """
 
     name: str
     partitions: int
     retention_ms: int | None = None
     max_message_bytes: int | None = None
+    max_ahead_ms: int | None = None
 
     @property
     def config(self) -> dict[str, str]:
@@ -51,21 +54,27 @@ class TopicNeeds:
 
 def needs(settings: Settings, feature_set: FeatureSet, partitions: int) -> list[TopicNeeds]:
     """
-    Return what each topic needs, the input first and the dead letters last.
+    Return what each topic needs, the input first, dead letters and what was done with them last.
 
-    State is rebuilt from the input topic, so that keeps the longest window and twice the grace.
+    State is rebuilt from the input topic, so that keeps the longest window and twice the grace. A
+    payment is from the future by its own record's timestamp, so that must not be from it too: one
+    payment of 2099 would make all later ones of its partition late.
     Labels are kept for ever and never compacted: their key is a terminal, and compaction would
-    leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers.
+    leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers;
+    what was done with it must be known for as long as it may be looked at, and in one order.
     """
     longest_ms = feature_set.longest_window // 1_000
     reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
     topics = settings.topics
     return [
-        TopicNeeds(topics.input, partitions, reach_ms),
+        TopicNeeds(
+            topics.input, partitions, reach_ms, max_ahead_ms=int(settings.input.max_future * 1_000)
+        ),
         TopicNeeds(topics.predictions, partitions),
         TopicNeeds(topics.alerts, partitions),
         TopicNeeds(topics.labels, 1, _FOREVER),
         TopicNeeds(settings.dead_letter_topic, partitions, None, _DEAD_LETTER_BYTES),
+        TopicNeeds(settings.audit_topic, 1, _FOREVER),
     ]
 
 
@@ -102,6 +111,8 @@ def _unusable(
     width = found.get(settings.topics.input, 0)
     yield from too_wide(feature_set, settings.topics.input, width)
     for need in needs(settings, feature_set, width):
+        if need.name == settings.audit_topic:
+            continue  # people write it, the group does not
         if need.name not in found:
             yield f"topic {need.name} does not exist; run `fraudstream topics`"
         elif need.name == dead_letters and found[dead_letters] < width:
@@ -183,4 +194,11 @@ def _differences(need: TopicNeeds, partitions: int, config: Mapping[str, str]) -
         yield (
             f"{need.name} has max.message.bytes={config['max.message.bytes']}: set it to"
             f" {need.max_message_bytes}, a dead letter is larger than its record"
+        )
+    ahead = int(config.get(_AHEAD, "0"))  # Kafka has it from 3.6 on
+    is_producers = config.get("message.timestamp.type", "CreateTime") == "CreateTime"
+    if need.max_ahead_ms is not None and is_producers and ahead > need.max_ahead_ms:
+        yield (
+            f"{need.name} has {_AHEAD}={ahead}: set it to at most {need.max_ahead_ms}"
+            " (input.max_future), or one wrong clock makes all later payments late"
         )

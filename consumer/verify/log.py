@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import methodcaller
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,6 +23,7 @@ _REQUEST_SECONDS: Final = 10.0
 _MOST_RECORDS: Final = 5_000
 _FILL_SECONDS: Final = 0.05
 _APPENDED: Final = 2
+_CALL_HEADERS: Final = methodcaller("headers")
 _OF_MEMBERS: Final = frozenset(
     {
         "group.instance.id", "group.protocol", "group.remote.assignor",
@@ -218,9 +220,20 @@ def _record(topic: str, partition: int, offset: int, message: Message) -> Record
     kind, timestamp = message.timestamp()
     return Record(
         topic, partition, offset, message.key(), message.value(),
-        tuple(message.headers() or ()), timestamp,  # type: ignore[arg-type] # pairs, and bytes
+        _headers(message), timestamp,
         kind == _APPENDED,
     )  # fmt: skip
+
+
+def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
+    """
+    Return a record's headers, none where a name is no UTF-8: the client answers such a call with an
+    exception and a broken list at once, and only a call from C is held to the exception.
+    """
+    try:
+        return tuple(_CALL_HEADERS(message) or ())
+    except (SystemError, UnicodeDecodeError):
+        return ()
 
 
 def _offsets(consumer: Consumer, topic: str, partitions: Iterable[int], at: int) -> dict[int, int]:

@@ -64,6 +64,9 @@ class Instance:
         self.log = config.with_suffix(".log")
         self._port = 0
         arguments = ["run", "--config", str(config)]
+        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
+            with self.log.open("ab") as log:
+                log.write(b"\n")  # the one before was killed in the middle of a line
         self._began = len(self.lines())
         if fresh or (SLOW and not changes):
             with self.log.open("ab") as log:

@@ -83,10 +83,10 @@ def killed_among_single_records() -> None:
     strike = on_call(_AT + 3, die)
 
     def make(process: Any) -> Any:
-        def first(self: Pipeline, records: Any) -> None:
+        def first(self: Pipeline, records: Any) -> Any:
             strike()
             fail()
-            process(self, records)
+            return process(self, records)
 
         return first
 

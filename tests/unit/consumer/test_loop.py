@@ -153,6 +153,7 @@ def test_a_payment_without_a_probability_has_a_reason_of_its_own():
     assert rig.value("dead_letters_total", reason="score_invalid", stage="score") == 1
 
 
+@pytest.mark.bad_input("f6")
 def test_two_culprits_in_a_row_stop_the_process():
     """The fault is not theirs: a bad deploy must not drain the topic into the dead letters."""
     rig = Rig(FixedModel(poisoned))

@@ -9,7 +9,13 @@ from consumer.metrics import LATENCY_BUCKETS, PARTITION, STAGES, ColumnHistogram
 from consumer.records import Status
 
 BASE_UNITS = ("seconds", "bytes", "messages", "ratio", "total", "info", "partitions", "cards")
-UNITLESS = {"committed_offset", "partition_last_stable_offset", "ready", "labels_stale"}
+UNITLESS = {
+    "partition_paused",
+    "committed_offset",
+    "partition_last_stable_offset",
+    "ready",
+    "labels_stale",
+}
 LABELS = {
     "group", "topic", "partition", "decision", "model_version", "severity", "reason", "stage",
     "cause", "result", "event", "client", "code", "model_name", "sha256", "engine", "feature_set",

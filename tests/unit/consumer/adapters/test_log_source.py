@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 from confluent_kafka import Message
 
 from consumer.adapters.log_source import LogSource, Stretch
+from consumer.records import Refused
+
+NONE = Refused(np.empty(0, np.intp), np.empty(0, np.int8))
 
 
 def message(partition, offset):
@@ -30,10 +34,11 @@ def polled(source):
         records = source.poll()
         found += zip(records.offsets.tolist(), records.live.tolist(), strict=True)
         if len(records):
-            source.settled(records)
+            source.settled(records, NONE)
     return found
 
 
+@pytest.mark.bad_input("g2", "g3")
 def test_a_stretch_is_polled_to_its_end_and_live_from_its_own_offset_on(source):
     """Offsets without a record are passed over, also at the end."""
     source.begin(Stretch(3, start=3, live_from=7, end=12))
@@ -45,7 +50,7 @@ def test_a_stretch_is_polled_to_its_end_and_live_from_its_own_offset_on(source):
 def test_what_is_not_settled_is_polled_again_after_a_rewind(source):
     """As the loop does when a batch was not committed."""
     source.begin(Stretch(0, start=0, live_from=0, end=6))
-    source.settled(source.poll())
+    source.settled(source.poll(), NONE)
     source.poll()
 
     source.rewind()

@@ -23,18 +23,18 @@ def differences(need, partitions=6, **config):
     return list(_differences(need, partitions, SOUND | names))
 
 
-INPUT = TopicNeeds("in", 6, 33 * DAY_MS)
+INPUT = TopicNeeds("in", 6, 33 * DAY_MS, max_ahead_ms=DAY_MS)
 LABELS = TopicNeeds("labels", 1, FOREVER)
 LETTERS = TopicNeeds("dlt", 6, None, 2 * 2**20)
 
 
-def test_five_topics_are_needed():
-    """Labels in one partition, the rest as wide as the input."""
+def test_six_topics_are_needed():
+    """Labels and the audit in one partition, the rest as wide as the input."""
     found = needs(settings_of(), ARRIVAL_1, 6)
 
     assert [(need.name, need.partitions) for need in found] == [
         ("transactions.raw", 6), ("transactions.scored", 6), ("fraud.alerts", 6),
-        ("fraud.labels", 1), ("transactions.raw-dlt", 6),
+        ("fraud.labels", 1), ("transactions.raw-dlt", 6), ("transactions.raw-dlt-audit", 1),
     ]  # fmt: skip
 
 
@@ -70,6 +70,22 @@ def test_topics_are_created_with_what_they_need():
 def test_a_topic_that_will_do_is_passed_over(need):
     """More of everything is as good."""
     assert differences(need, 7, retention_ms="-1") == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "kind", "told"),
+    [
+        (DAY_MS, "CreateTime", False),
+        (DAY_MS + 1, "CreateTime", True),
+        (2**63 - 1, "LogAppendTime", False),
+    ],
+)
+def test_a_topic_that_takes_timestamps_of_the_future_is_told(ahead, kind, told):
+    """They would vouch for payments of the future, after which all others are late."""
+    config = {"message_timestamp_after_max_ms": str(ahead), "message_timestamp_type": kind}
+
+    assert differences(LABELS, retention_ms="-1", **config) == []
+    assert ("or one wrong clock" in "".join(differences(INPUT, **config))) is told
 
 
 def test_too_few_partitions_are_told():

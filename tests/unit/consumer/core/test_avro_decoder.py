@@ -27,6 +27,7 @@ def longs(schema, column, bodies) -> list[int]:
     return columns.long(column.path).tolist()
 
 
+@pytest.mark.bad_input("a1")
 def test_a_tombstone_gets_its_status_and_nothing_more():
     """Null is no value: it is told apart from an empty one."""
     columns = AvroDecoder([LONG], KEEP_LONG, 100).decode([None, b""])
@@ -42,6 +43,7 @@ def test_an_empty_batch_has_empty_columns():
     assert columns.statuses.shape == (0,)
 
 
+@pytest.mark.bad_input("a3")
 @pytest.mark.parametrize(
     "value",
     [
@@ -62,6 +64,7 @@ def test_a_value_without_the_marker_and_a_fingerprint_is_framing(value):
     assert columns.statuses.tolist() == [Status.FRAMING]
 
 
+@pytest.mark.bad_input("a7")
 def test_a_schema_of_the_same_shape_that_is_not_allowed_is_refused():
     """The fingerprint decides, not whether the bytes happen to fit."""
     other = record_schema(b="long")
@@ -82,6 +85,7 @@ def test_each_allowed_schema_is_read_by_its_own_layout():
     assert columns.long("a").tolist() == [5, 6]
 
 
+@pytest.mark.bad_input("c4")
 @pytest.mark.parametrize(("spare", "status"), [(0, Status.GOOD), (-1, Status.OVERSIZE)])
 def test_a_value_may_have_as_many_bytes_as_allowed_and_not_one_more(spare, status):
     """The limit is on the whole value, header included."""
@@ -92,11 +96,13 @@ def test_a_value_may_have_as_many_bytes_as_allowed_and_not_one_more(spare, statu
     assert decoder.decode([value]).statuses.tolist() == [status]
 
 
+@pytest.mark.bad_input("b2")
 def test_a_header_without_a_body_does_not_decode():
     """A record of no bytes lacks its fields."""
     assert statuses(LONG, [b""]) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("b1")
 def test_every_truncation_of_a_record_is_refused():
     """No field is ever read beyond the end of its own record."""
     schema = schemas.load("transaction")
@@ -131,6 +137,7 @@ def _filled(type_):
     return {"string": "text", "int": 7, "long": 7, "boolean": True, "double": 0.5}[type_]
 
 
+@pytest.mark.bad_input("b3")
 @pytest.mark.parametrize("more", [b"\x00", b"\xff", b"\x00" * 50])
 def test_bytes_behind_the_record_are_trailing(more):
     """A value is one record and nothing else."""
@@ -153,6 +160,7 @@ def test_a_number_longer_than_it_need_be_is_read(body, number):
     assert longs(LONG, Column("a", "long"), [body]) == [number]
 
 
+@pytest.mark.bad_input("b6")
 @pytest.mark.parametrize(
     "body",
     [b"\x80" * 9 + b"\x02", b"\xff" * 9 + b"\x03", b"\x80" * 10 + b"\x00", b"\xff" * 10, b"\x80"],
@@ -168,6 +176,7 @@ def test_the_tenth_byte_of_a_number_holds_one_bit():
     assert longs(LONG, Column("a", "long"), [b"\xff" * 9 + b"\x01"]) == [-(2**63)]
 
 
+@pytest.mark.bad_input("b4")
 @pytest.mark.parametrize("kind", ["string", "bytes"])
 @pytest.mark.parametrize("length", [4, 2**40, 2**62, 2**63 - 1, -1, -(2**63)])
 def test_a_length_beyond_the_record_or_below_nothing_is_refused(kind, length):
@@ -189,6 +198,7 @@ def test_well_formed_utf_8_is_kept_byte_for_byte(text):
     assert columns.text.bytes_of("a", 0) == text.encode()
 
 
+@pytest.mark.bad_input("b5")
 @pytest.mark.parametrize(
     "data",
     [
@@ -233,6 +243,7 @@ def test_a_character_must_end_within_its_text():
     assert statuses(schema, [sized(b"\xc3") + sized(b"\xa9")]) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("b7")
 @pytest.mark.parametrize("index", [2, 7, -1, 2**40, -(2**63)])
 def test_a_branch_that_a_union_does_not_have_is_refused(index):
     """An index outside is no branch, wherever Python would count from the end."""
@@ -241,6 +252,7 @@ def test_a_branch_that_a_union_does_not_have_is_refused(index):
     assert statuses(schema, [varint(index) + b"\x02"]) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("b7")
 @pytest.mark.parametrize("columns", [(), [Column("a", "enum", default=0, symbols=("X", "Y"))]])
 @pytest.mark.parametrize("index", [2, 9, -1, 2**40])
 def test_a_symbol_that_an_enumeration_does_not_have_is_refused(columns, index):
@@ -250,6 +262,7 @@ def test_a_symbol_that_an_enumeration_does_not_have_is_refused(columns, index):
     assert statuses(schema, [varint(index)], columns) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("b8")
 def test_any_byte_but_zero_is_true():
     """As fastavro and Java read it."""
     column = Column("a", "boolean")
@@ -257,6 +270,7 @@ def test_any_byte_but_zero_is_true():
     assert longs(record_schema(a="boolean"), column, [b"\x00", b"\x01", b"\x07"]) == [0, 1, 1]
 
 
+@pytest.mark.bad_input("b9")
 @pytest.mark.parametrize("kind", [{"type": "array", "items": "long"}, "map"])
 def test_blocks_that_state_their_size_are_read(kind):
     """A negative count is followed by the bytes of the block, for readers that skip it."""
@@ -270,6 +284,7 @@ def test_blocks_that_state_their_size_are_read(kind):
     assert longs(schema, Column("b", "long"), [body]) == [42]
 
 
+@pytest.mark.bad_input("c1")
 @pytest.mark.parametrize(
     "body",
     [
@@ -289,6 +304,7 @@ def test_blocks_whose_counts_cannot_be_are_refused(body):
     assert statuses(schema, [body]) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("b10")
 def test_a_map_may_repeat_a_key():
     """The specification does not forbid it; nothing is kept of maps."""
     schema = record_schema(a={"type": "map", "values": "long"}, b="long")
@@ -297,6 +313,7 @@ def test_a_map_may_repeat_a_key():
     assert longs(schema, Column("b", "long"), [body]) == [5]
 
 
+@pytest.mark.bad_input("d1")
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("kind", "form"), [("float", "<f"), ("double", "<d")])
 @pytest.mark.parametrize("kept", [True, False])
@@ -316,6 +333,7 @@ def test_a_record_cut_short_behind_nan_does_not_decode():
     assert statuses(schema, [struct.pack("<d", math.nan)]) == [Status.DECODE]
 
 
+@pytest.mark.bad_input("d1")
 @pytest.mark.parametrize("number", [-0.0, 5e-324, 1.7976931348623157e308])
 def test_doubles_keep_their_bits(number):
     """The sign of zero and the smallest and largest of them included."""
@@ -340,6 +358,7 @@ def test_numbers_are_promoted_to_double(written_as):
     assert columns.doubles[0].tolist() == [-3.0]
 
 
+@pytest.mark.bad_input("a9")
 def test_an_int_is_promoted_to_long():
     """A narrower writer is no fault."""
     schema = record_schema(a="int")

@@ -27,6 +27,7 @@ def record_type(name, *types):
     return {"type": "record", "name": name, "fields": fields}
 
 
+@pytest.mark.bad_input("c2")
 @pytest.mark.parametrize(
     "through",
     [
@@ -45,6 +46,7 @@ def test_a_recursive_schema_is_refused(through):
         compile_schemas([schema], ())
 
 
+@pytest.mark.bad_input("c1")
 @pytest.mark.parametrize(
     "items",
     [
@@ -82,6 +84,7 @@ def test_a_map_of_values_without_bytes_is_read():
     compile_schemas([record_schema(a={"type": "map", "values": "null"})], ())
 
 
+@pytest.mark.bad_input("c3")
 @pytest.mark.parametrize("levels", [MAX_NESTING // 2, 1_000])
 def test_a_schema_that_nests_too_deep_is_refused(levels):
     """Records in unions in records, and so on: two levels each."""
@@ -109,6 +112,7 @@ def test_arrays_and_maps_nest_sixteen_deep_and_no_deeper(kind):
         compile_schemas([deeper], ())
 
 
+@pytest.mark.bad_input("c3")
 def test_a_small_schema_that_grows_by_its_names_is_refused():
     """Each name is written out where it is used: ten of ten of ten are a thousand."""
     fields = [record_type("B0", "long")]
@@ -119,12 +123,14 @@ def test_a_small_schema_that_grows_by_its_names_is_refused():
         compile_schemas([schema], ())
 
 
+@pytest.mark.bad_input("a10")
 def test_a_schema_without_a_needed_field_is_refused_by_name():
     """A column without default must be there."""
     with pytest.raises(ConfigError, match="schema Record lacks the field 'b'"):
         compile_schemas([record_schema(a="long")], [Column("b", "long")])
 
 
+@pytest.mark.bad_input("a8")
 @pytest.mark.parametrize(
     ("written_as", "kind"),
     [

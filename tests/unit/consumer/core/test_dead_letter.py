@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from consumer.core.dead_letter import DeadLetters
+from consumer.core.dead_letter import MOST_BYTES_BESIDE_VALUE, DeadLetters, Place, read_letter
 from consumer.records import Refused, Status
 from tests.builders import records_of
 
@@ -105,6 +105,7 @@ def test_only_two_reasons_leave_the_value_out(status):
     assert letters.keys == [None if status is Status.CARD_NUMBER else b"card"]
 
 
+@pytest.mark.bad_input("d8")
 def test_a_card_number_is_nowhere_in_its_letter():
     """The key was the number as well."""
     pan = b"4111111111111111"
@@ -211,3 +212,126 @@ def test_those_who_allow_card_numbers_get_them():
     refused = Refused(np.zeros(1, np.intp), np.full(1, Status.FRAMING, np.int8))
 
     assert letters.classify(records_of([NUMBER]), refused) is refused
+
+
+@pytest.mark.bad_input("c6")
+@pytest.mark.parametrize(
+    ("key", "own"),
+    [
+        (b"k" * (MOST_BYTES_BESIDE_VALUE + 1), [("h", b"v")]),
+        (b"card", [("h", b"v" * MOST_BYTES_BESIDE_VALUE)]),
+        (b"card", [("h" * 60, b"")] * 2_000),
+    ],
+    ids=["key", "header", "many headers"],
+)
+def test_a_key_or_headers_too_large_for_the_letter_leave_hash_and_length(key, own):
+    """A letter that its topic refuses would come back for ever; the value is still there."""
+    letters = write(records_of([b"x"], [key], headers=[own]), Status.KEY)
+
+    [headers] = letters.headers
+    assert letters.keys == [None]
+    assert letters.values == [b"x"]
+    assert errors(headers)["key.sha256"] == hashlib.sha256(key).hexdigest()
+    assert errors(headers)["key.length"] == str(len(key))
+    assert errors(headers)["headers.length"] == str(sum(len(n) + len(v) for n, v in own))
+    assert read_letter(headers).left_out == ("key", "headers")
+
+
+@pytest.mark.bad_input("c6")
+def test_headers_that_cannot_be_read_are_said_to_be():
+    """A name that is no UTF-8: the client has no way to give it to us."""
+    letters = write(records_of([b"x"], headers=[None]), Status.FRAMING)
+
+    assert errors(letters.headers[0])["headers.unreadable"] == "true"
+    assert read_letter(letters.headers[0]).left_out == ("headers",)
+
+
+def test_a_letter_is_read_back_as_it_was_written():
+    """Where, why, and the headers that were the record's own, look as they may like ours."""
+    own = [
+        ("trace", b"1"),
+        (f"{PREFIX}topic", b"forged"),
+        (f"{PREFIX}offset", b"7"),
+        ("empty", None),
+    ]
+    [headers] = write(
+        records_of([b"x"], partitions=3, offsets=[42], headers=[own]), Status.ID
+    ).headers
+
+    letter = read_letter(headers)
+
+    assert letter.place == letter.first == Place("transactions.raw", 3, 42)
+    assert (letter.stage, letter.reason, letter.attempt) == ("validate", "id", 0)
+    assert letter.own == own
+    assert letter.left_out == ()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("trace", b"1")],
+        [(f"{PREFIX}topic", b"t")],
+        [
+            (f"{PREFIX}{name}", b"-1")
+            for name in ("topic", "partition", "offset", "stage", "reason")
+        ],
+        [
+            (f"{PREFIX}{name}", b"9" * 20)
+            for name in ("topic", "partition", "offset", "stage", "reason")
+        ],
+        [(f"{PREFIX}{name}", None) for name in ("topic", "partition", "offset", "stage", "reason")],
+    ],
+)
+def test_a_record_of_somebody_else_s_is_no_letter(headers):
+    """Anything may lie in a topic."""
+    assert read_letter(headers) is None
+
+
+def test_a_record_that_is_sent_again_says_where_its_payment_was_first():
+    """Also when it was refused again: the coordinates stay the first, the attempts count up."""
+    [headers] = write(
+        records_of([b"x"], offsets=[5], headers=[[("trace", b"1")]]), Status.ID
+    ).headers
+    once = read_letter(headers).replay_headers()
+    [headers] = write(records_of([b"x"], offsets=[9], headers=[once]), Status.ID).headers
+    refused_again = read_letter(headers)
+
+    twice = refused_again.replay_headers()
+
+    replay = "__fraudstream.replay."
+    first = [
+        (f"{replay}topic", b"transactions.raw"),
+        (f"{replay}partition", b"0"),
+        (f"{replay}offset", b"5"),
+    ]
+    assert once == [("trace", b"1"), *first, (f"{replay}attempt", b"1")]
+    assert twice == [("trace", b"1"), *first, (f"{replay}attempt", b"2")]
+    assert refused_again.place == Place("transactions.raw", 0, 9)
+    assert refused_again.attempt == 1
+    assert errors(headers)["attempts"] == "2"
+
+
+@pytest.mark.parametrize("attempt", [b"", b"-1", b"x", b"1" * 30, "\u00b2".encode(), None])
+def test_replay_headers_that_make_no_sense_count_for_nothing(attempt):
+    """Whoever writes to the input topic may write them."""
+    replay = "__fraudstream.replay."
+    forged = [(f"{replay}topic", b"t"), (f"{replay}partition", b"0"), (f"{replay}offset", b"5"),
+              (f"{replay}attempt", attempt)]  # fmt: skip
+
+    [headers] = write(records_of([b"x"], offsets=[9], headers=[forged]), Status.ID).headers
+
+    assert read_letter(headers).first == Place("transactions.raw", 0, 9)
+    assert errors(headers)["attempts"] == "1"
+
+
+def test_replay_headers_of_another_topic_are_none_of_ours():
+    """What they say would be told in the audit, and may be anything."""
+    replay = "__fraudstream.replay."
+    names = ("partition", "offset", "attempt")
+    forged = [(f"{replay}topic", b"4111111111111111"), *((f"{replay}{n}", b"3") for n in names)]
+
+    letter = read_letter(write(records_of([b"x"], headers=[forged]), Status.ID).headers[0])
+
+    assert letter.first == letter.place
+    assert letter.attempt == 0

@@ -97,6 +97,7 @@ def test_a_mean_on_an_edge_is_above_it_whatever_it_is_the_mean_of(count, edge):
     assert steps.tolist() == [int(grid(np.array([edge]))[0]), int(grid(np.array([edge - 1]))[0])]
 
 
+@pytest.mark.bad_input("d5")
 def test_rows_beside_a_large_amount_keep_their_steps():
     """The coarse steps are computed for all rows as soon as one needs them."""
     alone = grid(np.array([12_500, 25_000]))
@@ -223,6 +224,7 @@ def test_each_window_of_a_terminal_is_as_long_as_its_name_says(days, at, counted
     assert row[f"terminal_frauds_{days}d"] == counted
 
 
+@pytest.mark.bad_input("f1")
 def test_an_event_that_comes_again_gets_the_same_row_and_is_counted_once():
     """Whatever the card paid in between, and however often it comes."""
     step = Step()

@@ -46,6 +46,7 @@ def test_no_rows_are_not_asked_about():
     assert model.calls == 0
 
 
+@pytest.mark.bad_input("f6")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -0.01, 1.01])
 @pytest.mark.parametrize("row", [0, 1])
 def test_what_is_no_probability_is_refused(bad, row):
@@ -63,6 +64,7 @@ def test_what_rounding_put_beside_the_scale_is_put_on_it(answer, probability):
     assert score(ROWS, Answering(np.full(2, answer))).tolist() == [probability] * 2
 
 
+@pytest.mark.bad_input("f6")
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), (2, 2), ()])
 def test_an_answer_of_another_shape_is_refused(shape):
     """It could not be told which score is whose."""

@@ -67,6 +67,7 @@ def test_events_before_cold_until_miss_history(time, cold):
     assert observe(state, events(time)).cold.tolist() == [cold]
 
 
+@pytest.mark.bad_input("f4")
 def test_events_are_cold_while_a_window_may_reach_what_was_evicted():
     """Of the partition where it happened, whatever their card."""
     state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY, max_bytes=1_000)

@@ -111,6 +111,7 @@ def test_a_payment_out_of_order_is_measured_and_kept_at_its_own_time():
     assert not any(late)
 
 
+@pytest.mark.bad_input("e4")
 @pytest.mark.parametrize(("behind", "late"), [(GRACE, False), (GRACE + 1, True)])
 def test_a_payment_older_than_the_grace_is_late_and_leaves_no_trace(behind, late):
     """It is measured all the same."""
@@ -605,6 +606,7 @@ def test_blocks_given_back_are_not_in_use():
     assert state.nbytes == CARD_BYTES
 
 
+@pytest.mark.bad_input("f4")
 def test_the_cards_that_paid_longest_ago_leave_a_full_state():
     """An eighth of them at a time, whatever order they came in; the others keep their payments."""
     state = card_windows(grace=50, max_bytes=16 * CARD_BYTES)
