@@ -169,6 +169,7 @@ def open_guarded(folder: Path, ports: Sequence[int]) -> Iterator[Guarded]:
         ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
+        "broker.session.timeout.ms": "30000",  # a busy machine is no dead broker
         "ssl.client.auth": "none",
     }
     for name in protocols:
