@@ -57,6 +57,8 @@ __all__ = [
 
 ADDRESS_VARIABLE = "FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS"
 TEST_RUNG_VARIABLE = "FRAUDSTREAM_TEST_BROKER"
+_LEADER_SECONDS = 60
+_ASKING_SECONDS = 3
 DOCKER_IMAGE = "confluentinc/cp-kafka:7.6.0"
 EMBEDDED_LIMITS = (
     "it proves nothing about exactly-once: it fences nobody, shows aborted records to everyone, "
@@ -178,11 +180,11 @@ class Broker:
         ]
         for created in admin.create_topics(topics).values():
             created.result(timeout=30)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + _LEADER_SECONDS
         while not _all_led(admin, partitions_by_topic):
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(
-                    f"no leader after 30 s for {', '.join(partitions_by_topic)}"
+                    f"no leader after {_LEADER_SECONDS} s for {', '.join(partitions_by_topic)}"
                 )
             time.sleep(0.02)
 
@@ -195,9 +197,9 @@ def _all_led(admin: AdminClient, partitions_by_topic: Mapping[str, int]) -> bool
         for partition in range(count)
     }
     try:
-        for end in admin.list_offsets(ends, request_timeout=10).values():
-            end.result(timeout=30)
-    except KafkaException:
+        for end in admin.list_offsets(ends, request_timeout=_ASKING_SECONDS).values():
+            end.result(timeout=2 * _ASKING_SECONDS)
+    except (KafkaException, TimeoutError):
         return False
     return True
 
