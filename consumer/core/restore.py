@@ -43,7 +43,8 @@ def plan_restore(
 
     `latest_time(offset)` is the latest event time among the SAMPLE records from there on, None
     where none can be read. Event times rise along the log but for disorder within the grace, so
-    the start is found by bisection, one grace further back than the windows need.
+    the start is found by bisection, one grace further back than the windows need of payments that
+    may have raised an alert which still counts.
     """
     live_from = low if committed is None else max(low, committed)
     cold_until: int | None = ALWAYS
@@ -56,11 +57,13 @@ def plan_restore(
     watermark = latest_time(last)
     if watermark is None:
         return Plan(low, live_from, cold_until=cold_until)
-    horizon = watermark - reach.longest_window - 2 * reach.grace
+    # What may have raised an alert that still counts is scored again, over all of its windows.
+    score_from = reach.score_from(watermark)
+    horizon = score_from - reach.longest_window - reach.grace
     start = _first_after(horizon, low, last, latest_time)
     if start > low:
         cold_until = ALWAYS
-    return Plan(start, live_from, reach.score_from(watermark), cold_until)
+    return Plan(start, live_from, score_from, cold_until)
 
 
 def plan_from_snapshot(

@@ -55,6 +55,16 @@ def test_a_long_log_is_replayed_from_where_the_windows_reach():
     assert plan.start > 5_000 - reach_records - 2 * SAMPLE
 
 
+@pytest.mark.parametrize("alert_window", [HOUR, DAY, 10 * DAY])
+def test_what_may_have_raised_an_alert_that_counts_has_all_its_windows(alert_window):
+    """However long alerts count: scored over less, it would have raised another or none."""
+    reach = Reach(MONTH, DAY, lambda watermark: (watermark - DAY) // alert_window * alert_window)
+
+    plan = plan_restore(0, 5_000, rising(), reach)
+
+    assert plan.start * HOUR <= plan.score_from - MONTH - DAY < (plan.start + 2 * SAMPLE) * HOUR
+
+
 def test_the_search_asks_a_few_times_however_long_the_log_is():
     """Each question is a read from the broker."""
     asked = []
