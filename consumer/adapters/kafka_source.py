@@ -55,11 +55,15 @@ class _Owned:
     """
     One partition of ours. `position` is our own next offset, None until its start is known;
     `is_paused` says that it has too many dead letters, and waits for somebody to look at it.
+
+    `committed` is the group's; None while it was not asked for, _NO_OFFSET where there is none. No
+    other member may move it while the partition is ours.
     """
 
     position: int | None = None
     live_from: int = 0
     is_paused: bool = False
+    committed: int | None = None
 
     def expects(self, offset: int) -> bool:
         """Say whether a record with that offset is to be processed."""
@@ -270,13 +274,16 @@ class KafkaSource:
         """
         Find out where new partitions start, and let them run: outside the callback, as it blocks.
         """
-        new = [partition for partition, owned in self._owned.items() if owned.position is None]
+        new = {p: owned for p, owned in self._owned.items() if owned.position is None}
         if not new:
             return
         try:
-            committed = self.committed(new)
+            self._ask_committed([p for p, owned in new.items() if owned.committed is None])
             plans = {
-                partition: self._observer.plan(partition, committed[partition]) for partition in new
+                partition: self._observer.plan(
+                    partition, None if owned.committed == _NO_OFFSET else owned.committed
+                )
+                for partition, owned in new.items()
             }
         except KafkaException as exception:
             if consequence(kafka_error(exception)) is Consequence.RETRY:
@@ -307,6 +314,11 @@ class KafkaSource:
             f"the next record of {self._topic} is gone: retention passed it before it was read"
             " (the group's offset is kept; move it on purpose to go on)"
         )
+
+    def _ask_committed(self, partitions: list[int]) -> None:
+        if partitions:
+            for partition, offset in self.committed(partitions).items():
+                self._owned[partition].committed = _NO_OFFSET if offset is None else offset
 
     def _seek(self, partition: int, offset: int) -> None:
         for attempt in range(_SEEK_ATTEMPTS + 1):
