@@ -4,9 +4,11 @@ import logging
 import math
 import platform
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -71,6 +73,8 @@ class Telemetry:
         self._evicted_told = 0
         self._error_told: dict[tuple[str, str], float] = {}
         self._lag_shown: set[tuple[str, str, str]] = set()
+        self._snapshots_shown = threading.Lock()
+        self._owned: set[int] = set()
 
     def timed(self, stage: str, step: Callable[P, R]) -> Callable[P, R]:
         """Return the step with its duration measured, so that the pipeline need not."""
@@ -163,6 +167,8 @@ class Telemetry:
 
     def partitions_assigned(self, partitions: list[int], owned: int) -> None:
         """The group gave us partitions; they are not read before their state is rebuilt."""
+        with self._snapshots_shown:
+            self._owned.update(partitions)
         self._rebalanced("assigned", partitions, owned)
 
     def partitions_revoked(self, partitions: list[int], owned: int) -> None:
@@ -182,6 +188,8 @@ class Telemetry:
                 self.metrics.partition_paused.labels(*labels).set(0)
             else:
                 self.metrics.partition_paused.remove(*labels)
+        if event != "assigned":
+            self._forget_snapshots(partitions)
         self._log.info(f"partitions_{event}", partitions=partitions, owned=owned)
 
     def partition_paused(self, partition: int, next_offset: int, limit: str) -> None:
@@ -196,6 +204,14 @@ class Telemetry:
         """A partition that was paused goes on, with its next record."""
         self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(0)
         self._log.info("partition_resumed", partition=partition, next_offset=next_offset)
+
+    def _forget_snapshots(self, partitions: list[int]) -> None:
+        """Whoever owns them now tells when their state was stored."""
+        with self._snapshots_shown:
+            self._owned.difference_update(partitions)
+            for partition in partitions:
+                with suppress(KeyError):
+                    self.metrics.snapshot_written.remove(self._group, self._topic, str(partition))
 
     def restore_planned(
         self, partition: int, start: int, live_from: int, *, cold: bool, from_snapshot: bool
@@ -223,8 +239,10 @@ class Telemetry:
     ) -> None:
         """A partition's state up to the offset is stored."""
         self.metrics.snapshots.labels("written").inc()
-        labels = (self._group, self._topic, str(partition))
-        self.metrics.snapshot_written.labels(*labels).set_to_current_time()
+        with self._snapshots_shown:
+            if partition in self._owned:  # it may have gone meanwhile
+                labels = (self._group, self._topic, str(partition))
+                self.metrics.snapshot_written.labels(*labels).set_to_current_time()
         self._log.info(
             "snapshot_written", partition=partition, next_offset=next_offset,
             size_bytes=size_bytes, seconds=round(seconds, 3),

@@ -273,3 +273,18 @@ def test_evicted_cards_are_counted_as_they_go(watched, capsys):
 
     assert watched.value("state_evicted_cards_total") == 10
     assert [line["cards"] for line in lines] == [3, 7]
+
+
+@pytest.mark.parametrize("goes", [Telemetry.partitions_revoked, Telemetry.partitions_lost])
+def test_a_partition_that_went_shows_no_snapshot_any_more(watched, goes):
+    """Its new owner tells of them, though the farewell is still to be written."""
+    telemetry = watched.telemetry
+    telemetry.partitions_assigned([1, 2], owned=2)
+    for partition in (1, 2):
+        telemetry.snapshot_written(partition, 100, 5_000, 0.1)
+    goes(telemetry, [1], 1)
+    telemetry.snapshot_written(1, 200, 5_000, 0.1)
+
+    assert watched.of_partition("snapshot_timestamp_seconds", 1) is None
+    assert watched.of_partition("snapshot_timestamp_seconds", 2) > 0
+    assert watched.value("snapshots_total", result="written") == 3
