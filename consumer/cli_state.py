@@ -115,6 +115,19 @@ def export(
     terminal, event time, amount, fingerprint of the event id.
     """
     shelf = _Shelf(config)
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        count = _export(shelf, partition, draft)
+        draft.replace(out)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    typer.echo(f"{count:,} payments written to {out}")
+
+
+def _export(shelf: "_Shelf", partition: int | None, out: Path) -> int:
+    """Write the file; return how many payments it has."""
     count = 0
     with pq.ParquetWriter(out, _PAYMENT) as writer:
         for stored in shelf.newest(partition):
@@ -124,7 +137,7 @@ def export(
             for table in _payments(stored.partition, tables):
                 writer.write_table(table)
                 count += table.num_rows
-    typer.echo(f"{count:,} payments written to {out}")
+    return count
 
 
 class _Shelf:
