@@ -42,7 +42,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     FRAUDSTREAM_CACHE=/var/lib/fraudstream/cache FRAUDSTREAM_HTTP__HOST=0.0.0.0
 RUN groupadd --system --gid 10001 fraudstream \
  && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/fraudstream fraudstream \
- && install -d -o fraudstream -g fraudstream /var/lib/fraudstream
+ && install -d -o fraudstream -g fraudstream /var/lib/fraudstream /var/lib/fraudstream-state
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/fraudstream /opt/fraudstream
 USER 10001:10001

@@ -4,6 +4,7 @@ The command line `fraudstream`: composes consumer, training and producer_sim, ea
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -73,6 +74,9 @@ def _exit_codes() -> Iterator[None]:
 @app.command()
 def run(config: ConfigOption = None, *, insecure: InsecureOption = False) -> None:
     """Join the consumer group and score until told to stop."""
+    # Until App takes over: nothing is joined or open yet. Without it, process 1 of a container
+    # would not end at all, and any other as one that was killed.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with _exit_codes():
         settings = load_settings(config, insecure=insecure)
         from consumer.app import App

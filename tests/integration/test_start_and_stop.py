@@ -79,6 +79,17 @@ def test_sigterm_drains_and_leaves(scene):
 
 
 @AT_LEAST_ONCE
+def test_sigterm_ends_a_start_too(scene):
+    """Before anything is joined there is nothing to drain: it ends at once, as asked."""
+    nobody = f"127.0.0.1:{free_port()}"
+    for seconds in (0.5, 1.5, 3.0):  # imports, model, brokers that are awaited
+        starting = scene.start(fresh=True, kafka={"bootstrap.servers": nobody})
+        time.sleep(seconds)
+
+        assert starting.stop(within_seconds=10) in ({0, -15} if seconds < 1 else {0})
+
+
+@AT_LEAST_ONCE
 def test_state_is_rebuilt_before_the_instance_is_ready(scene):
     """Restarted, it reads the log again and publishes nothing of it; only then is it ready."""
     scene.upstream.send_mixed(1_000)

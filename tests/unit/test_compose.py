@@ -72,3 +72,10 @@ def test_training_and_scoring_agree(settings, monkeypatch):
 
     assert load_settings(None).labels.settle == settings.labels.settle
     assert settings.model.path == out
+
+
+def test_state_is_kept_in_a_volume_that_the_user_of_the_image_may_write(settings):
+    """Docker gives a new volume the owner of the folder that it is mounted over."""
+    assert f"- state:{settings.state.url}\n" in COMPOSE
+    [owned] = re.findall(r"install -d -o fraudstream -g fraudstream (.+)", DOCKERFILE)
+    assert settings.state.url in owned.split()
