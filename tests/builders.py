@@ -4,6 +4,7 @@ import functools
 import io
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,19 @@ def _writer(name: str) -> tuple[bytes, schemas.Schema]:
 
 def decoded(name: str, value: bytes) -> Any:
     """Read a single-object value with fastavro; its header must be the schema's."""
-    schema = schemas.load(name)
-    header = schemas.single_object_header(schema)
+    header, schema = _codec(name)
     assert value[: len(header)] == header
     body = io.BytesIO(value[len(header) :])
-    record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema), None)
+    record = fastavro.schemaless_reader(body, schema, None)
     assert body.read() == b""
     return record
+
+
+@cache
+def _codec(name: str) -> tuple[bytes, Any]:
+    """Return the header and fastavro's form of a schema: to work them out takes a millisecond."""
+    schema = schemas.load(name)
+    return schemas.single_object_header(schema), fastavro.parse_schema(schema)
 
 
 def tiny_bundle(folder: Path, engine: Engine = "auto", trees: int = 20) -> Manifest:

@@ -14,7 +14,7 @@ from consumer.core.dead_letter import DeadLetters
 from consumer.core.decide import Explainer, Policy
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, FeatureSet
 from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
 from consumer.core.manifest import ModelIdentity
@@ -44,12 +44,16 @@ class Rig:
         model: FixedModel | None = None,
         *,
         partitions: int = 3,
+        feature_set: FeatureSet = ARRIVAL_1,
+        alert_window: int = DAY,
+        max_bytes: int = 0,
         **begin: int,
     ) -> None:
-        identity = ModelIdentity("fixed", "v1", ARRIVAL_1.name, WIDTH, "fixed-v1")
+        width = len(feature_set.names)
+        identity = ModelIdentity("fixed", "v1", feature_set.name, width, "fixed-v1")
         self.registry = CollectorRegistry()
         self.telemetry = Telemetry(self.registry, "group", "transactions.raw")
-        self.state = VelocityState(ARRIVAL_1.windows, grace=DAY, alert_window=DAY)
+        self.state = VelocityState(feature_set.windows, DAY, alert_window, max_bytes)
         for partition in range(partitions):
             self.state.begin(partition, **begin)
         self.frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
@@ -59,12 +63,12 @@ class Rig:
         self.pipeline = Pipeline(
             decoder=PaymentDecoder([schemas.load("transaction")]),
             labels=self.labels,
-            features=FeatureStep(ARRIVAL_1, self.state, self.frauds),
+            features=FeatureStep(feature_set, self.state, self.frauds),
             model=model or FixedModel(by_amount),
             policy=Policy("fixed-v1", challenge=0.25, review=0.5, decline=0.75),
-            explainer=Explainer(ARRIVAL_1, np.zeros(WIDTH, np.float32)),
+            explainer=Explainer(feature_set, np.zeros(width, np.float32)),
             predictions=PredictionEncoder("transactions.scored", "transactions.raw", identity),
-            alerts=AlertEncoder("fraud.alerts", "transactions.raw", identity, DAY),
+            alerts=AlertEncoder("fraud.alerts", "transactions.raw", identity, alert_window),
             dead_letters=DeadLetters("transactions.raw-dlt", "test"),
             sink=self.sink,
             state=self.state,
