@@ -27,7 +27,7 @@ from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshotter import Snapshotter
-from consumer.adapters.topics import require_topics
+from consumer.adapters.topics import require_topics, topic_id
 from consumer.assembly import Parts, assemble, make_pipeline, snapshot_store, state_contract
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
@@ -102,7 +102,8 @@ class App:
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
-            if self._snapshotter is not None:
+            if self._store is not None and self._snapshotter is not None:
+                self._store.topic_id = topic_id(self._settings)
                 self._snapshotter.start()
                 stack.callback(self._snapshotter.stop)
             stack.callback(self._restorer.close)
@@ -146,9 +147,10 @@ class App:
         settings, telemetry, state = self._settings, self._telemetry, parts.state
         self._snapshotter: Snapshotter | None = None
         loader, store = None, snapshot_store(settings)
+        self._store = store
         if store is not None:
             contract = state_contract(settings, self._bundle)
-            loader = SnapshotLoader(store, contract, state, telemetry)
+            loader = SnapshotLoader(store, contract, state, telemetry, settings.state.read_timeout)
             self._snapshotter = Snapshotter(
                 store, state, contract, settings.state.snapshot_interval, telemetry
             )

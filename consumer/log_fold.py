@@ -17,6 +17,7 @@ from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.log_source import LogSource, Stretch
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
+from consumer.adapters.topics import topic_id
 from consumer.assembly import Parts, make_pipeline, snapshot_store, state_contract
 from consumer.core.batch import LabelsKnown
 from consumer.core.batching import BatchControl
@@ -92,9 +93,12 @@ class LogFold:
         self._reader = LogReader({**config, "auto.offset.reset": "error"}, settings.topics.input)
         store = snapshot_store(settings) if from_snapshots else None
         contract = state_contract(settings, parts.bundle)
-        snapshots = (
-            None if store is None else SnapshotLoader(store, contract, parts.state, telemetry)
-        )
+        snapshots = None
+        if store is not None:
+            store.topic_id = topic_id(settings)
+            snapshots = SnapshotLoader(
+                store, contract, parts.state, telemetry, settings.state.read_timeout
+            )
         self._restorer = StateRestorer(
             self._reader, parts.decoder, parts.state, telemetry, snapshots
         )

@@ -193,7 +193,7 @@ class Metrics:
             (self.rebalances, ("assigned", "revoked", "lost")),
             (self.batches, ("committed", "aborted")),
             (self.snapshots, ("written", "failed")),
-            (self.snapshots_refused, (*get_args(RefusalReason), "unreadable")),
+            (self.snapshots_refused, (*get_args(RefusalReason), "unreadable", "timeout")),
             (self.alerts, tuple("1234")),
             (self.stage_duration, STAGES),
         ):

@@ -182,6 +182,12 @@ class State(_Section):
     snapshot_interval: Duration = Field(
         300.0, gt=0, description="Time between two snapshots of a partition."
     )
+    read_timeout: Duration = Field(
+        60.0,
+        gt=0,
+        description="Longest wait for more of a snapshot; then the one before it is read, or the"
+        " log.",
+    )
     max_bytes: int = Field(
         0,
         ge=0,

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,8 @@ class SnapshotStore:
         self._is_local = "file" in _protocols(self._fs)
         self._root = f"{root.rstrip('/')}/{quote(group, safe='')}/{quote(topic, safe='')}"
         self._topic = topic
+        self.topic_id: str | None = None
+        """The topic's id, where the broker tells it; a snapshot of another is refused."""
 
     @property
     def scratch_folder(self) -> str | None:
@@ -83,10 +85,17 @@ class SnapshotStore:
                 found.append(Stored(path, int(folder), int(offset), int(about["size"])))
         return sorted(found, key=lambda each: (each.partition, -each.next_offset))
 
-    def read(self, stored: Stored, contract: Contract, empty: Tables) -> Manifest:
+    def read(
+        self,
+        stored: Stored,
+        contract: Contract,
+        empty: Tables,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> Manifest:
         """
         Fill the `empty` tables. Raises SnapshotRefusedError, with nothing to be done with them, for
-        one that is damaged or was made under another contract, and OSError.
+        one that is damaged or was made under another contract, and OSError. `on_progress` is called
+        after each piece.
         """
         with cast(BinaryIO, self._fs.open(stored.path, "rb")) as file:
             line = file.readline(_FIRST_LINE_BYTES)
@@ -102,7 +111,7 @@ class SnapshotStore:
             words = [spacious_tables(table.words) for table in manifest.tables]
             for table, columns in zip(manifest.tables, words, strict=True):
                 for count, column in zip(table.words, columns, strict=True):
-                    _read_words(file, column[:count], digest)
+                    _read_words(file, column[:count], digest, on_progress)
             if file.read(_DIGEST_BYTES) != digest.digest():
                 raise SnapshotRefusedError("damaged", "it is not what its digest says")
         for table, (cards, blocks) in zip(manifest.tables, words, strict=True):
@@ -119,8 +128,9 @@ class SnapshotStore:
         `words` are those of cards and blocks of each table.
         """
         manifest = Manifest(
-            version=__version__, topic=self._topic, partition=partition, next_offset=next_offset,
-            written_at=time.time(), cold_until=cold_until, contract=contract, tables=tables,
+            version=__version__, topic=self._topic, topic_id=self.topic_id, partition=partition,
+            next_offset=next_offset, written_at=time.time(), cold_until=cold_until,
+            contract=contract, tables=tables,
         )  # fmt: skip
         folder = f"{self._root}/{partition}"
         path = f"{folder}/{next_offset:020}{_SUFFIX}"
@@ -144,14 +154,16 @@ class SnapshotStore:
 
     def prune(self, written: Stored, keep: int) -> None:
         """
-        Keep what was just written and the newest before it, so many in all; remove what else is
-        there of the partition, and drafts that nobody finished. Raises OSError.
-
-        Those beyond it are of a group that was set back, or of a topic that was made anew.
+        Keep what was just written and the newest before it, so many in all, and as many of those
+        beyond it that are of the same topic: a partition that went has another writer, who may be
+        further, and a state at an offset is the same whoever wrote it. Remove what else is there of
+        the partition, and drafts that nobody finished. Raises OSError.
         """
         found = self.stored(written.partition)
         before = [each for each in found if each.next_offset < written.next_offset]
-        kept = {written.path, *(each.path for each in before[: keep - 1])}
+        beyond = [each for each in found if each.next_offset > written.next_offset]
+        of_this_topic = [each for each in beyond[:keep] if self._is_of_this_topic(each)]
+        kept = {written.path, *(each.path for each in [*of_this_topic, *before[: keep - 1]])}
         for old in found:
             if old.path not in kept:
                 with suppress(FileNotFoundError):  # another instance was here
@@ -163,11 +175,25 @@ class SnapshotStore:
                     if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                         draft.unlink()
 
+    def _is_of_this_topic(self, stored: Stored) -> bool:
+        """Say whether it is known to be; where topics cannot be told apart by ids, it is not."""
+        try:
+            with cast(BinaryIO, self._fs.open(stored.path, "rb")) as file:
+                manifest = self._manifest(stored, file.readline(_FIRST_LINE_BYTES))
+        except (SnapshotRefusedError, FileNotFoundError):
+            return False
+        return self.topic_id is not None and manifest.topic_id == self.topic_id
+
     def _manifest(self, stored: Stored, line: bytes) -> Manifest:
         manifest = Manifest.from_line(line)
         named = (self._topic, stored.partition, stored.next_offset)
         if (manifest.topic, manifest.partition, manifest.next_offset) != named:
             raise SnapshotRefusedError("damaged", "it is not the one that its name says")
+        if self.topic_id and manifest.topic_id and manifest.topic_id != self.topic_id:
+            raise SnapshotRefusedError(
+                "topic", f"topic {self._topic} was deleted and made anew since: other records"
+                " stand at its offsets",
+            )  # fmt: skip
         return manifest
 
 
@@ -182,7 +208,7 @@ def _take_over(windows: CardWindows, table: Table, cards: Any, blocks: Any) -> N
         raise SnapshotRefusedError("damaged", str(error)) from error
 
 
-def _read_words(file: BinaryIO, words: Longs, digest: Any) -> None:
+def _read_words(file: BinaryIO, words: Longs, digest: Any, on_progress: Callable[[], None]) -> None:
     """Fill the words."""
     view = words.view(np.uint8).data
     for begin in range(0, len(view), _CHUNK_BYTES):
@@ -191,6 +217,7 @@ def _read_words(file: BinaryIO, words: Longs, digest: Any) -> None:
             raise SnapshotRefusedError("damaged", "it ends too early")
         view[begin : begin + len(piece)] = piece
         digest.update(piece)
+        on_progress()
     if sys.byteorder == "big":
         words.byteswap(inplace=True)
 

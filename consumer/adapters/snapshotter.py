@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -50,6 +50,13 @@ class _Job:
     """The loop has given it all; what is left is to write it."""
     is_over: bool = False
 
+    def forget(self) -> None:
+        """Let go of what the thread has not taken yet."""
+        with suppress(queue.Empty):
+            while True:
+                self.inbox.get_nowait()
+        self.inbox.put(_Part([]))
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -91,6 +98,7 @@ class Snapshotter:
         self._telemetry = telemetry
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._job: _Job | None = None
+        self._farewells: dict[int, _Job] = {}
         self._due: dict[int, float] = {}
         self._written: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
@@ -113,6 +121,7 @@ class Snapshotter:
         `next_offsets` are those of the partitions that are owned and restored: what the state is a
         fold up to.
         """
+        self._farewells = {p: job for p, job in self._farewells.items() if not job.is_over}
         job = self._job
         if job is not None and job.is_over:
             job.copy.release()
@@ -130,7 +139,9 @@ class Snapshotter:
         """
         The partition goes to another instance: write its state, which changes no more.
 
-        Call it before the state is dropped. The pages are handed over where they lie.
+        Call it before the state is dropped. The pages are handed over where they lie, so that a
+        state which waits to be written keeps its memory: of a partition that came and went again
+        before its turn, the latest alone.
         """
         self._due.pop(partition, None)
         if self._written.pop(partition, None) == next_offset:
@@ -140,6 +151,9 @@ class Snapshotter:
         job = self._job
         if job is None or job.partition != partition or job.is_over or job.is_cut:
             job = self._new_job(partition)
+        if partition in self._farewells:
+            self._farewells[partition].forget()
+        self._farewells[partition] = job
         self._finish(job, next_offset, job.copy.take())
 
     def _is_of_now(self, job: _Job) -> bool:

@@ -1,10 +1,11 @@
 """What the guarantee and the windows ask of the topics: create them so, or say what differs."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
     AdminClient,
     ConfigResource,
@@ -19,6 +20,8 @@ from consumer.settings import Settings
 
 _REQUEST_SECONDS: Final = 30.0
 _METADATA_SECONDS: Final = 2.0
+_TOPIC_ID_SECONDS: Final = 5.0
+_NO_TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all zeros: a broker older than topic ids
 _FOREVER: Final = -1
 _MARGIN_DAYS: Final = 1
 _DAY_MS: Final = 86_400_000
@@ -56,15 +59,17 @@ def needs(settings: Settings, feature_set: FeatureSet, partitions: int) -> list[
     """
     Return what each topic needs, the input first, dead letters and what was done with them last.
 
-    State is rebuilt from the input topic, so that keeps the longest window and twice the grace. A
-    payment is from the future by its own record's timestamp, so that must not be from it too: one
-    payment of 2099 would make all later ones of its partition late.
+    State is rebuilt from the input topic, so that keeps the longest window, twice the grace, and a
+    window of alerts: what raised them is scored again. A payment is from the future by its own
+    record's timestamp, so that must not be from it too: one payment of 2099 would make all later
+    ones of its partition late.
     Labels are kept for ever and never compacted: their key is a terminal, and compaction would
     leave it only its last fraud. A dead letter keeps its partition, and is larger by its headers;
     what was done with it must be known for as long as it may be looked at, and in one order.
     """
     longest_ms = feature_set.longest_window // 1_000
-    reach_ms = longest_ms + int(settings.windows.grace * 2_000) + _MARGIN_DAYS * _DAY_MS
+    beyond_seconds = 2 * settings.windows.grace + settings.alerts.window
+    reach_ms = longest_ms + int(1_000 * beyond_seconds) + _MARGIN_DAYS * _DAY_MS
     topics = settings.topics
     return [
         TopicNeeds(
@@ -122,6 +127,24 @@ def _unusable(
             )
 
 
+def topic_id(settings: Settings) -> str | None:
+    """
+    Return the id of the input topic (KIP-516): one that is deleted and made anew has another.
+
+    None where the broker does not tell it: Apache Kafka does since 2.8.
+    """
+    admin = AdminClient(kafka_clients.admin_config(settings))
+    topic = settings.topics.input
+    try:
+        [future] = admin.describe_topics(
+            TopicCollection([topic]), request_timeout=_TOPIC_ID_SECONDS
+        ).values()
+        found = str(future.result(2 * _TOPIC_ID_SECONDS).topic_id)
+    except (KafkaException, TimeoutError):
+        return None
+    return None if found == _NO_TOPIC_ID else found
+
+
 def ensure_topics(
     settings: Settings, feature_set: FeatureSet, partitions: int, replication_factor: int
 ) -> tuple[list[str], list[str]]:
@@ -129,8 +152,9 @@ def ensure_topics(
     Create the topics that are missing; return their names, and a sentence for each difference.
 
     An input topic that exists decides the number of partitions. A replication factor of -1 leaves
-    it to the broker. Raises ConfigError for an input topic that would be too wide for the feature
-    set, and FatalError when the broker does not answer or refuses.
+    it to the broker. What another process creates meanwhile is left to it. Raises ConfigError for
+    an input topic that would be too wide for the feature set, and FatalError when the broker does
+    not answer or refuses.
     """
     admin = AdminClient(kafka_clients.admin_config(settings))
     try:
@@ -141,19 +165,7 @@ def ensure_topics(
             raise ConfigError(faults)
         wanted = needs(settings, feature_set, partitions)
         missing = [need for need in wanted if need.name not in existing]
-        created = (
-            admin.create_topics(
-                [
-                    NewTopic(n.name, n.partitions, replication_factor, config=n.config)
-                    for n in missing
-                ],
-                request_timeout=_REQUEST_SECONDS,
-            )
-            if missing
-            else {}
-        )
-        for future in created.values():
-            future.result(_REQUEST_SECONDS)
+        created = _create(admin, missing, replication_factor)
         differences = [
             sentence
             for need in wanted
@@ -164,7 +176,29 @@ def ensure_topics(
         ]
     except KafkaException as error:
         raise FatalError(f"the broker refuses or does not answer: {error.args[0].str()}") from error
-    return [need.name for need in missing], differences
+    return created, differences
+
+
+def _create(admin: AdminClient, missing: list[TopicNeeds], replication_factor: int) -> list[str]:
+    """Return the names of those that were created here. Raises KafkaException."""
+    if not missing:
+        return []
+    futures = admin.create_topics(
+        [NewTopic(n.name, n.partitions, replication_factor, config=n.config) for n in missing],
+        request_timeout=_REQUEST_SECONDS,
+    )
+    return [name for name, future in futures.items() if _is_created(future)]
+
+
+def _is_created(future: "Future[None]") -> bool:
+    """Say whether the topic is new; False if somebody else made it. Raises KafkaException."""
+    try:
+        future.result(_REQUEST_SECONDS)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+        return False
+    return True
 
 
 def _config_of(admin: AdminClient, topic: str) -> Mapping[str, str]:

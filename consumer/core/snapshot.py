@@ -12,7 +12,7 @@ from consumer.core.windows_kernel import HEADER_WORDS
 
 FORMAT: Final = 1
 
-RefusalReason = Literal["damaged", "format", "feature_set", "windows", "schema"]
+RefusalReason = Literal["damaged", "format", "topic", "feature_set", "windows", "schema"]
 
 
 class SnapshotRefusedError(Exception):
@@ -70,12 +70,14 @@ class Manifest(_Part):
     The first line of a snapshot; behind it come the words of its tables, and a digest of it all.
 
     `next_offset` is that of the first record which the state does not hold. `written_at` is Unix
-    time, seconds. `cold_until` is as VelocityState.begin takes it.
+    time, seconds. `cold_until` is as VelocityState.begin takes it. `topic_id` tells topics of one
+    name apart (KIP-516), None where the broker does not tell it.
     """
 
     fraudstream_state: Literal[1] = FORMAT
     version: str
     topic: str
+    topic_id: str | None = None
     partition: int = Field(ge=0)
     next_offset: int = Field(ge=0)
     written_at: float

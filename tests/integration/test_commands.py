@@ -6,6 +6,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from typer.testing import CliRunner
 
 from consumer import cli
+from consumer.adapters import topics
 from tests.integration.harness import Scene, eventually
 from tests.integration.traffic import PREDICTION, TOMBSTONE
 
@@ -33,9 +34,9 @@ def test_topics_are_created_as_they_must_be_or_what_differs_is_said(real, scene)
     beside = [f"{fresh['input']}-dlt", f"{fresh['input']}-dlt-audit"]
     assert lines[:-1] == [f"created {name}" for name in (*fresh.values(), *beside)]
     assert command("topics", "--config", config) == (0, ["all topics are as they must be"])
-    topics = scene.admin.list_topics(timeout=10).topics
-    assert [len(topics[name].partitions) for name in fresh.values()] == [3, 3, 3, 1]
-    assert len(topics[f"{fresh['input']}-dlt"].partitions) == 3
+    made = scene.admin.list_topics(timeout=10).topics
+    assert [len(made[name].partitions) for name in fresh.values()] == [3, 3, 3, 1]
+    assert len(made[f"{fresh['input']}-dlt"].partitions) == 3
     for name, key, value in (
         (fresh["labels"], "cleanup.policy", "compact"),
         (fresh["input"], "retention.ms", "3600000"),
@@ -53,6 +54,26 @@ def test_topics_are_created_as_they_must_be_or_what_differs_is_said(real, scene)
     lines = eventually(told, 20)
     assert lines[0].startswith(f"differs: {fresh['input']} has retention.ms=3600000: set it to")
     assert f"{fresh['labels']} has cleanup.policy=compact: set it to delete" in lines[1]
+
+
+def test_topics_that_two_create_at_once_are_created_once(real, scene, monkeypatch):
+    """As the instances of a deployment do: neither fails, whoever is quicker."""
+    fresh = {name: f"{scene.topics.group}.{name}" for name in ("input", "predictions", "alerts")}
+    config = scene.config("topics", topics=fresh)
+    first = command("topics", "--config", config)
+
+    class Late(topics.AdminClient):
+        """It asked what there is before the other created it."""
+
+        def list_topics(self, *args, **kwargs):
+            metadata = super().list_topics(*args, **kwargs)
+            metadata.topics = {scene.topics.labels: metadata.topics[scene.topics.labels]}
+            return metadata
+
+    monkeypatch.setattr(topics, "AdminClient", Late)
+
+    assert first[0] == 0
+    assert command("topics", "--config", config) == (0, ["all topics are as they must be"])
 
 
 def shown(scene: Scene, kind: str, *options: str) -> list[dict]:

@@ -127,6 +127,28 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(scene, kept):
     assert check(scene.history()) == []
 
 
+def test_a_topic_made_anew_has_a_state_of_its_own(real, scene, kept):
+    """Its records stand at the offsets of others: no snapshot of those is of use."""
+    scene.upstream.send_mixed(400)
+    first = scene.start(**kept)
+    scene.wait_done()
+    assert first.stop() == 0
+    topic = scene.topics.payments
+    [gone] = scene.admin.delete_topics([topic], operation_timeout=10).values()
+    gone.result(20)
+    eventually(lambda: topic not in scene.admin.list_topics(timeout=5).topics, 20)
+    scene.broker.create_topics({topic: 4})
+    before = snapshots(scene)
+    scene.upstream.send_mixed(800)
+    scene.commit({partition: int(paths[0].stem) for partition, paths in before.items()})
+
+    second = scene.start(**kept).wait_ready()
+
+    assert from_snapshots(second) == {}
+    assert {each["reason"] for each in second.events("snapshot_refused")} == {"topic"}
+    assert replayed(second) == sum(int(paths[0].stem) for paths in before.values())
+
+
 def test_snapshots_beyond_the_committed_offset_are_left_alone(scene, kept):
     """Operations set the group back: the state must not know what it is to see again."""
     scene.upstream.send_mixed(400)
@@ -184,6 +206,9 @@ def test_snapshots_are_inspected_verified_and_exported(scene, kept):
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     refused = [row["refused"] for row in rows if row["refused"]]
     assert (code, refused) == (1, ["damaged: it is not as long as it says"])
+    exported = sorted(scene.folder.iterdir()), out.read_bytes()
+    assert command("state", "export", str(out), "--config", config)[0] == 78
+    assert (sorted(scene.folder.iterdir()), out.read_bytes()) == exported, "a part of an export"
 
 
 def test_a_state_that_the_log_does_not_say_is_found(scene, kept):

@@ -3,6 +3,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.adapters.kafka_source import KafkaSource, _Owned
 from consumer.core.batching import BatchControl
+from consumer.core.letter_limits import LetterLimits
 from consumer.telemetry import Telemetry
 
 
@@ -22,7 +23,7 @@ def source():
     config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}
     source = KafkaSource(
         config, "payments", Undecided(), BatchControl(10, 0.0),
-        Telemetry(CollectorRegistry(), "g", "payments"), incremental=True,
+        Telemetry(CollectorRegistry(), "g", "payments"), LetterLimits(0, 1.0, 1),
     )  # fmt: skip
     source._owned = {0: _Owned(), 1: _Owned()}
     yield source

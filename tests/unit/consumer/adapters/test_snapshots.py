@@ -106,13 +106,48 @@ def test_old_ones_are_pruned(store, state):
 
 
 def test_what_was_just_written_stays_though_the_group_was_set_back(store, state):
-    """Snapshots beyond it are of what is to be seen again, or of another topic of that name."""
+    """Snapshots beyond it may be of another topic of that name: nobody tells here."""
     for offset in (1_100, 1_200):
         write(store, state, next_offset=offset)
 
     store.prune(write(store, state, next_offset=300), keep=2)
 
     assert [each.next_offset for each in store.stored(3)] == [300]
+
+
+def test_a_late_writer_leaves_the_snapshots_of_the_next_owner(store, state):
+    """They are of the same topic, so they are states of the same log."""
+    store.topic_id = "A"
+    for offset in (300, 1_000, 1_100, 1_200):
+        write(store, state, next_offset=offset)
+
+    store.prune(write(store, state, next_offset=500), keep=2)
+
+    assert [each.next_offset for each in store.stored(3)] == [1_200, 1_100, 500, 300]
+
+
+def test_snapshots_of_a_topic_that_was_made_anew_are_refused_and_pruned(store, state):
+    """Other records stand at its offsets."""
+    store.topic_id = "A"
+    old = [write(store, state, next_offset=offset) for offset in (300, 1_200)]
+    store.topic_id = "B"
+
+    with pytest.raises(SnapshotRefusedError, match="made anew") as refusal:
+        read(store, old[0])
+    store.prune(write(store, state, next_offset=500), keep=2)
+
+    assert refusal.value.reason == "topic"
+    assert [each.next_offset for each in store.stored(3)] == [500, 300]
+
+
+@pytest.mark.parametrize(("then", "now"), [(None, "A"), ("A", None)])
+def test_a_broker_that_tells_no_ids_is_believed(store, state, then, now):
+    """It is old, or the one before it was."""
+    store.topic_id = then
+    stored = write(store, state)
+    store.topic_id = now
+
+    read(store, stored)
 
 
 @pytest.mark.parametrize("name", ["\u00b2", "-1", "1.5", "newest"])

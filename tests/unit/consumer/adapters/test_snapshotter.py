@@ -1,4 +1,5 @@
 import gc
+import threading
 import time
 import weakref
 
@@ -228,6 +229,35 @@ def test_a_state_that_was_written_is_let_go(bench):
     bench.until(lambda: bench.written(0))
 
     bench.until(lambda: gc.collect() >= 0 and tables() is None)
+
+
+def test_states_that_wait_to_be_written_are_one_for_a_partition(bench, monkeypatch):
+    """The store is slow, and the group takes all partitions back and gives them again."""
+    go_on, begun = threading.Event(), threading.Event()
+    write = bench.store.write
+
+    def slow(*args):
+        begun.set()
+        go_on.wait()
+        return write(*args)
+
+    monkeypatch.setattr(bench.store, "write", slow)
+    bench.batch(1)
+    bench.snapshotter.parted(1, 100)
+    begun.wait()
+    held = []
+    for _ in range(5):
+        bench.batch(0)
+        held.append(weakref.ref(bench.state.tables(0)["card"].tables[1]))
+        bench.snapshotter.parted(0, bench.offsets[0])
+        bench.state.drop(0)
+        bench.state.begin(0)
+    gc.collect()
+
+    assert [words() is not None for words in held] == [False] * 4 + [True]
+    go_on.set()
+    bench.until(lambda: bench.written(0))
+    assert bench.written(0) == [500]
 
 
 def test_the_last_step_is_bounded():

@@ -41,13 +41,13 @@ def test_six_topics_are_needed():
 @pytest.mark.parametrize(
     ("feature_set", "grace", "days"),
     [
-        (ARRIVAL_1, "1d", 30 + 2 + 1),
-        (ARRIVAL_1, "3d", 30 + 6 + 1),
-        (HANDBOOK_1, "1d", 37 + 2 + 1),
+        (ARRIVAL_1, "1d", 30 + 2 + 1 + 1),
+        (ARRIVAL_1, "3d", 30 + 6 + 1 + 1),
+        (HANDBOOK_1, "1d", 37 + 2 + 1 + 1),
     ],
 )
 def test_the_input_keeps_what_the_state_is_rebuilt_from(feature_set, grace, days):
-    """The longest window, twice the grace, and a day."""
+    """The longest window, twice the grace, a window of alerts, and a day."""
     found = needs(settings_of(windows={"grace": grace}), feature_set, 1)
 
     assert found[0].retention_ms == days * DAY_MS
