@@ -292,8 +292,8 @@ class KafkaSource:
         for partition, plan in plans.items():
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again
-            next_offset = committed[partition]
-            if next_offset is not None and next_offset < plan.live_from:
+            next_offset = new[partition].committed
+            if next_offset not in {None, _NO_OFFSET} and next_offset < plan.live_from:
                 raise self._gone()
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
