@@ -213,7 +213,7 @@ class Group:
             self.polled[partition] = int(records.offsets[rows[-1]]) + 1
         return records
 
-    def settled(self, records):
+    def settled(self, records, _):
         self.owned |= records.positions
 
     def rewind(self):
