@@ -176,7 +176,7 @@ class FeatureStep:
         values = np.empty((len(events), len(self._columns)), np.float32)
         for column, (aggregate, source, slots) in enumerate(self._columns):
             values[:, column] = aggregate(measures[source], slots)
-        return events, Rows(values, velocity.late, velocity.cold)
+        return events, Rows(values, velocity.late, velocity.cold, velocity.hot)
 
     def _source(self, feature: Feature) -> Key:
         """Return whose windows it reads; one that reads none takes any key's columns."""
