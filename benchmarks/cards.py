@@ -62,7 +62,7 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     for begin in range(0, n, BATCH):
         windows.observe(
             np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,
-            events.fingerprints, np.ones(n, np.bool_), found, found, late, late,
+            events.fingerprints, np.ones(n, np.bool_), found, found, found[:, 0].copy(), late, late,
         )  # fmt: skip
         windows.settle()
     return windows.nbytes / windows.card_count
@@ -83,13 +83,15 @@ def cost_of_a_hot_card(rounds: int, payments: int = 100_000) -> dict[str, float]
     events = events_of(np.zeros(n, np.int64))
     times = _NOW + np.arange(n) * (30 * _DAY // payments)
     totals, flags = np.empty((n, len(ARRIVAL_1.windows["card"])), np.int64), np.empty(n, np.bool_)
+    since = np.empty(n, np.int64)
     costs: dict[str, list[float]] = {way: [] for way in ways}
 
     def observe(windows: CardWindows, begin: int, end: int) -> float:
         began = time.thread_time()
         windows.observe(
             np.arange(begin, end), events.cards, times, events.amounts,
-            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), totals, totals, flags, flags,
+            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), totals, totals, since,
+            flags, flags,
         )  # fmt: skip
         return 1e6 * (time.thread_time() - began) / (end - begin)
 

@@ -26,14 +26,18 @@ _HASHES: Final[Mapping[Key, Callable[[Events], Longs]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Payments in the windows of one key: counts and sums int64[n, w], shortest window first."""
+    """
+    Payments in the windows of one key: counts and sums int64[n, w], shortest window first; since
+    int64[n], microseconds from the last of them before, the longest window where there is none.
+    """
 
     counts: Longs
     sums: Longs
+    since: Longs
 
     def take(self, rows: NDArray[np.intp]) -> "Totals":
         """Return the same of these rows."""
-        return Totals(self.counts[rows], self.sums[rows])
+        return Totals(self.counts[rows], self.sums[rows], self.since[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,11 @@ class VelocityState:
         """Measure each event's windows, itself included, and add those that enter them."""
         n = len(events)
         totals = {
-            key: Totals(*(np.empty((n, len(lengths)), np.int64) for _ in range(2)))
+            key: Totals(
+                np.empty((n, len(lengths)), np.int64),
+                np.empty((n, len(lengths)), np.int64),
+                np.empty(n, np.int64),
+            )
             for key, lengths in self._windows.items()
         }
         late, cold, hot = (np.zeros(n, np.bool_) for _ in range(3))
@@ -152,7 +160,7 @@ class VelocityState:
                 windows.observe(
                     rows, _HASHES[key](events), events.times, events.amounts,
                     events.fingerprints, enters,
-                    totals[key].counts, totals[key].sums, late, hot,
+                    totals[key].counts, totals[key].sums, totals[key].since, late, hot,
                 )  # fmt: skip
             if state.cold_until is None:
                 state.cold_until = int(events.times[rows[0]]) + self.longest_window

@@ -125,16 +125,18 @@ class CardWindows:
 
     def observe(  # noqa: PLR0913 - the columns of one batch
         self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs,
-        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, late: Bools, hot: Bools,
+        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, since: Longs,
+        late: Bools, hot: Bools,
     ) -> None:  # fmt: skip
         """
         Measure and add the payments at `rows` of the columns, in that order.
 
         cards int64[n, 2], times (microseconds, at most LATEST_TIME) and amounts int64[n],
         fingerprints int64[n] of the event ids, or NO_FINGERPRINT, enters bool[n]. Fills the same
-        rows of counts and sums int64[n, windows], the payment itself included, and late bool[n];
-        sets hot bool[n] where the longest window reaches back to the oldest payment that is told
-        apart, or beyond.
+        rows of counts and sums int64[n, windows], the payment itself included, of since int64[n],
+        microseconds from the one before, the longest window at most, and of late bool[n]; sets hot
+        bool[n] where the longest window reaches back to the oldest payment that is told apart, or
+        beyond.
 
         A card's payment of equal time, amount and fingerprint as one that is told apart is the same
         one, come again: it is measured over the payments before the first, and is not added.
@@ -145,7 +147,7 @@ class CardWindows:
             done, self._logged = kernel.observe(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
                 done, rows, cards, times, amounts, fingerprints, enters, self._windows,
-                self._grace, self._exact, self._pane, counts, sums, late, hot,
+                self._grace, self._exact, self._pane, counts, sums, since, late, hot,
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 

@@ -211,10 +211,11 @@ def _find(blocks, block, fill, end_total, stamp, amount):
 @numba.njit(cache=True)
 def _measure(
     cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, exact, pane, counts, sums,
-    hot, i,
+    since, hot, i,
 ):  # fmt: skip
     """
-    Count and sum the payments of the card in (time - W, time] for each W, shortest first.
+    Count and sum the payments of the card in (time - W, time] for each W, shortest first, and say
+    how long before this one the last of them was.
 
     A payment at or before `oldest_kept` does not exist any more, wherever it still lies. One that
     is there already is measured over those before it. Returns how many payments stand after the
@@ -237,6 +238,9 @@ def _measure(
         steps, at_block, at, total = _find(blocks, block, fill, end_total, stamp, amount)
         if steps > 0 and later + steps <= exact:  # one that is folded is not known any more
             repeated, later, block, fill, end_total = True, later + steps, at_block, at, total
+    last = NEVER if block < 0 else _stamp(blocks, block, fill - 1) >> FINGERPRINT_BITS
+    if last > oldest_kept:
+        since[i] = min(since[i], time - last)
     count = 0
     first_total = end_total
     for w in range(windows.shape[0]):
@@ -257,7 +261,7 @@ def _measure(
     if later + counts[i, windows.shape[0] - 1] >= exact:
         _measure_folded(
             cards, blocks, card, later, end_total, time, oldest_kept, windows, exact, pane, counts,
-            sums, hot, i,
+            sums, since, hot, i,
         )  # fmt: skip
     return later, repeated
 
@@ -265,11 +269,12 @@ def _measure(
 @numba.njit(cache=True)
 def _measure_folded(
     cards, blocks, card, later, end_total, time, oldest_kept, windows, exact, pane, counts, sums,
-    hot, i,
+    since, hot, i,
 ):  # fmt: skip
     """
     Measure again the windows that reach beyond the newest `exact` payments, `later` of which do not
-    count: of those before them, the hours that begin inside the window.
+    count: of those before them, the hours that begin inside the window. If none of the newest
+    counts, the last payment was when the last of these hours began.
     """
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
@@ -288,12 +293,14 @@ def _measure_folded(
             counts[i, w] = max(exact - later, 0)
             sums[i, w] = end_total - after if later < exact else 0
     more = np.zeros((windows.shape[0], 2), np.int64)
+    last = np.int64(NEVER)
     link = np.int64(NONE)
     while block >= 0:
         for k in range(fill - 1, -1, -1):
             before = _before(blocks, block, k)
             hour = _hour_of(_stamp(blocks, block, k), pane)
-            _add_hour(hour, 1, after - before, time, oldest_kept, windows, more)
+            begin = _add_hour(hour, 1, after - before, time, oldest_kept, windows, more)
+            last = max(last, begin)
             after = before
         link = blocks[block + OLDER]
         block = link * BLOCK_WORDS
@@ -301,11 +308,14 @@ def _measure_folded(
     row = HOURS - link
     while row != NONE:
         for at in range(row * BLOCK_WORDS + FIRST, row * BLOCK_WORDS + HOURS_END, HOUR_WORDS):
-            _add_hour(
+            begin = _add_hour(
                 blocks[at + BEGIN], blocks[at + COUNT], blocks[at + SUM], time, oldest_kept,
                 windows, more,
             )  # fmt: skip
+            last = max(last, begin)
         row = blocks[row * BLOCK_WORDS + OLDER]
+    if later >= exact:
+        since[i] = min(longest, time - last)
     count = amount = 0
     for w in range(windows.shape[0]):
         count += more[w, 0]
@@ -318,15 +328,17 @@ def _measure_folded(
 def _add_hour(hour, count, amount, time, oldest_kept, windows, more):
     """
     Add an hour to the shortest window that it begins in. One that a late payment lies in counts
-    whole.
+    whole. Returns when it began, or NEVER if it does not count.
     """
     w = windows.shape[0]
     if oldest_kept < hour <= time:
         while w > 0 and hour > time - windows[w - 1]:
             w -= 1
-    if w < windows.shape[0]:
-        more[w, 0] += count
-        more[w, 1] += amount
+    if w == windows.shape[0]:
+        return NEVER
+    more[w, 0] += count
+    more[w, 1] += amount
+    return hour
 
 
 @numba.njit(cache=True)
@@ -562,7 +574,7 @@ def _prefetch(index, cards, blocks, rows, hashes, places):
 @numba.njit(cache=True, nogil=True)
 def observe(
     header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, fingerprints,
-    enters, windows, grace, exact, pane, counts, sums, late, hot,
+    enters, windows, grace, exact, pane, counts, sums, since, late, hot,
 ):  # fmt: skip
     """
     Measure each payment's windows, itself included, and then add it if it `enters`, is not late and
@@ -570,10 +582,11 @@ def observe(
 
     rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times, amounts and
     fingerprints int64[n], enters bool[n]; windows int64[w] and pane, the length of an hour,
-    microseconds, windows rising; exact is a multiple of ENTRIES. counts and sums int64[n, w] and
-    late bool[n] are filled, hot bool[n] set where `exact` payments or more are later than where the
-    longest window begins. Starts at rows[begin] and returns (position, logged): position short of k
-    means that a table or the log is full, and the caller grows them and calls again.
+    microseconds, windows rising; exact is a multiple of ENTRIES. counts and sums int64[n, w], since
+    int64[n] (the longest window at most) and late bool[n] are filled, hot bool[n] set where `exact`
+    payments or more are later than where the longest window begins. Starts at rows[begin] and
+    returns (position, logged): position short of k means that a table or the log is full, and the
+    caller grows them and calls again.
     """
     longest = windows[windows.shape[0] - 1]
     places = np.empty(AHEAD, np.int64)
@@ -590,6 +603,7 @@ def observe(
         may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
         later, repeated = 0, False
+        since[i] = longest
         if index[slot] == NONE:
             counts[i, :] = 0
             sums[i, :] = 0
@@ -597,7 +611,7 @@ def observe(
             card = (index[slot] & ROW) * CARD_WORDS
             later, repeated = _measure(
                 cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows, exact,
-                pane, counts, sums, hot, i,
+                pane, counts, sums, since, hot, i,
             )  # fmt: skip
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
             return k, logged

@@ -37,10 +37,11 @@ class ReferenceWindows:
 
     def observe(
         self, card: Hashable, time: int, amount: int, event: Hashable = None, *, enters: bool = True
-    ) -> tuple[list[int], list[int], bool, bool]:
+    ) -> tuple[list[int], list[int], int, bool, bool]:
         """
-        Return counts and sums of each window, this payment included, whether it is late, and
-        whether the longest window has `exact` payments or more between its begin and now.
+        Return counts and sums of each window, this payment included, the time since the one before
+        (the longest window where there is none, and at most), whether it is late, and whether the
+        longest window has `exact` payments or more between its begin and now.
 
         An event that is None has no id, and repeats no other.
         """
@@ -60,10 +61,12 @@ class ReferenceWindows:
             inside = [a for t, a, _ in earlier if t > max(time - window, gone)]
             counts.append(len(inside) + 1)
             sums.append(sum(inside) + amount)
+        lasted = [time - t for t, _, _ in earlier if t > gone]
+        since = min([*lasted, max(self.windows)])
         if enters and not is_late and not is_repeat:
             held.append(this)
             held.sort(key=lambda payment: payment[0])
-        return counts, sums, is_late, is_hot
+        return counts, sums, since, is_late, is_hot
 
     def opens_alert(self, card: Hashable, time: int) -> bool:
         """Say whether this is the first flagged payment of its card in its window."""

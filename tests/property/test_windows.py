@@ -65,18 +65,19 @@ def hashes_of(cards):
 
 
 def observe(state, batch):
-    """Return (counts, sums, late, hot) of each payment of the batch."""
+    """Return (counts, sums, since, late, hot) of each payment of the batch."""
     n = len(batch)
     if n == 0:
         return []
     cards, times, amounts_, ids, enters = zip(*batch, strict=True)
     counts, sums = np.empty((n, len(WINDOWS)), np.int64), np.empty((n, len(WINDOWS)), np.int64)
-    late, hot = np.empty(n, np.bool_), np.zeros(n, np.bool_)
+    since, late, hot = np.empty(n, np.int64), np.empty(n, np.bool_), np.zeros(n, np.bool_)
     state.observe(
         np.arange(n), hashes_of(cards), np.array(times, np.int64), np.array(amounts_, np.int64),
-        np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, late, hot,
+        np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, since, late, hot,
     )  # fmt: skip
-    return list(zip(counts.tolist(), sums.tolist(), late.tolist(), hot.tolist(), strict=True))
+    columns = counts, sums, since, late, hot
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def expected(log, **hot):
@@ -303,7 +304,7 @@ def test_an_hour_at_its_edge_is_all_that_a_hot_card_may_differ_by(seed, burst, g
     found = observe(fresh(**hot), log)
 
     entered, watermark = [], 0
-    for (card, time, *_), (counts, _, late, is_hot) in zip(log, found, strict=True):
+    for (card, time, *_), (counts, _, _, late, is_hot) in zip(log, found, strict=True):
         watermark = max(watermark, time)
         mine = [t for c, t in entered if c == card]
         for window, count in zip(WINDOWS, counts, strict=True):

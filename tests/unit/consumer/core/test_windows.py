@@ -29,10 +29,10 @@ def observe(state, payments, *, enters=True):
     cards, times, amounts, ids = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     width = len(state._windows)
     counts, sums = np.zeros((n, width), np.int64), np.zeros((n, width), np.int64)
-    late, hot = np.zeros(n, bool), np.zeros(n, bool)
+    since, late, hot = np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool)
     state.observe(
-        np.arange(n), hashes_of(cards), times, amounts, ids, np.full(n, enters), counts, sums, late,
-        hot,
+        np.arange(n), hashes_of(cards), times, amounts, ids, np.full(n, enters), counts, sums,
+        since, late, hot,
     )  # fmt: skip
     return counts.tolist(), sums.tolist(), late.tolist()
 
@@ -347,7 +347,7 @@ def test_cards_that_share_a_place_in_the_index_are_told_apart():
 
     state.observe(
         np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.zeros(n, np.int64),
-        np.ones(n, bool), counts, sums, *np.zeros((2, n), bool),
+        np.ones(n, bool), counts, sums, np.zeros(n, np.int64), *np.zeros((2, n), bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [1, 1, 1, 2]
@@ -362,7 +362,7 @@ def test_only_the_rows_asked_for_are_observed():
 
     state.observe(
         np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.zeros(n, np.int64),
-        np.ones(n, bool), counts, sums, *np.zeros((2, n), bool),
+        np.ones(n, bool), counts, sums, np.zeros(n, np.int64), *np.zeros((2, n), bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [-1, 1, -1, 2]
@@ -405,7 +405,7 @@ def test_an_empty_batch_changes_nothing():
     none = np.empty((0, 3), np.int64)
     state.observe(
         np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0], none[:, 0],
-        np.empty(0, bool), none, none, *np.empty((2, 0), bool),
+        np.empty(0, bool), none, none, none[:, 0], *np.empty((2, 0), bool),
     )  # fmt: skip
 
     assert tables(state) == before
@@ -705,6 +705,24 @@ def test_a_repeat_is_recognised_among_the_payments_that_are_told_apart(known, co
     again, _, _ = observe(state, [log[0]])
 
     assert again == [counts]
+
+
+@pytest.mark.parametrize(
+    ("time", "since"), [(1_100, 0), (1_099, 300), (959, 179), (700, 40), (659, 300), (2_000, 300)]
+)
+def test_the_last_payment_before_a_late_one_of_a_hot_card_is_known_by_the_hour(time, since):
+    """One at 680, one at 800, and thirteen at 1,100: hours begin at 660 and 780."""
+    state = card_windows(grace=500, **HOT)
+    observe(state, [(1, 680, 1), (1, 800, 1), *[(1, 1_100, 1)] * FULL])
+
+    hashes, found, lasted = hashes_of([1]), np.zeros((1, 3), np.int64), np.zeros(1, np.int64)
+    column = np.array([time])
+    state.observe(
+        np.arange(1), hashes, column, column, 0 * column, column < 0, found, found.copy(), lasted,
+        *np.zeros((2, 1), bool),
+    )  # fmt: skip
+
+    assert lasted.tolist() == [since]
 
 
 @pytest.mark.parametrize("begin", [0, 1, 59])
