@@ -23,7 +23,7 @@ import fastavro
 from confluent_kafka import Consumer, TopicPartition
 
 import schemas
-from benchmarks.cards import SIZES, bytes_per_card, cost_of_cards
+from benchmarks.cards import SIZES, bytes_per_card, cost_of_a_hot_card, cost_of_cards
 from benchmarks.passes import BATCH, PARTITIONS, Cost, Ready, consumer_pass, floor_pass
 from benchmarks.snapshots import snapshot_figures
 from consumer.core.avro_decoder import AvroDecoder
@@ -77,6 +77,7 @@ def main() -> None:
     print(f"measuring the feature step over up to {sizes[-1]:,} cards")
     result |= {
         "cards": _alone(partial(cost_of_cards, arguments.rounds, sizes)),
+        "hot_card": _alone(partial(cost_of_a_hot_card, arguments.rounds)),
         "bytes_per_card": bytes_per_card(days=30),
         "bytes_per_card_after_75_days": bytes_per_card(days=75),
     }
@@ -210,6 +211,11 @@ def _print(result: dict[str, Any]) -> None:
     for size, cost in result["cards"].items():
         ratio = cost / result["cards"][fewest]
         print(f"feature step, {size:,} cards: {cost:.2f} us, {ratio:.2f} x that of {fewest:,}")
+    hot = result["hot_card"]
+    print(
+        f"a card of 100,000 payments: {hot['by_the_hour']:.1f} us an event, the older ones by the"
+        f" hour; {hot['one_by_one']:.1f} us one by one"
+    )
     print(
         f"state: {result['bytes_per_card']:,.0f} bytes a card at 78 payments in 30 days,"
         f" {result['bytes_per_card_after_75_days']:,.0f} after 75 days of them"

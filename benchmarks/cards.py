@@ -1,5 +1,6 @@
 """
-What many cards cost: CPU per event of the feature step, and bytes of state per card.
+What many cards cost: CPU per event of the feature step, and bytes of state per card. And what one
+card of very many payments does.
 
 The state is written straight into the tables, since streaming it would take an hour.
 """
@@ -18,7 +19,7 @@ from consumer.core.feature_sets import ARRIVAL_1
 from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
-from consumer.core.windows import CardWindows
+from consumer.core.windows import EXACT_PAYMENTS, CardWindows
 from consumer.records import Longs
 
 SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -61,10 +62,48 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     for begin in range(0, n, BATCH):
         windows.observe(
             np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,
-            events.fingerprints, np.ones(n, np.bool_), found, found, late,
+            events.fingerprints, np.ones(n, np.bool_), found, found, found[:, 0].copy(), late, late,
         )  # fmt: skip
         windows.settle()
     return windows.nbytes / windows.card_count
+
+
+def cost_of_a_hot_card(rounds: int, payments: int = 100_000) -> dict[str, float]:
+    """
+    Return CPU microseconds a payment of a card with so many in its 30 days: of one whose older
+    payments are known by the hour, and of one where all are kept one by one. Median of the rounds,
+    in turn.
+    """
+    ways = {"by_the_hour": EXACT_PAYMENTS, "one_by_one": 10**9}
+    cards = {
+        way: CardWindows(ARRIVAL_1.windows["card"], _DAY, _DAY, exact=exact)
+        for way, exact in ways.items()
+    }
+    n = payments + BATCH
+    events = events_of(np.zeros(n, np.int64))
+    times = _NOW + np.arange(n) * (30 * _DAY // payments)
+    totals, flags = np.empty((n, len(ARRIVAL_1.windows["card"])), np.int64), np.empty(n, np.bool_)
+    since = np.empty(n, np.int64)
+    costs: dict[str, list[float]] = {way: [] for way in ways}
+
+    def observe(windows: CardWindows, begin: int, end: int) -> float:
+        began = time.thread_time()
+        windows.observe(
+            np.arange(begin, end), events.cards, times, events.amounts,
+            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), totals, totals, since,
+            flags, flags,
+        )  # fmt: skip
+        return 1e6 * (time.thread_time() - began) / (end - begin)
+
+    for windows in cards.values():
+        for begin in range(0, payments, BATCH):
+            observe(windows, begin, min(begin + BATCH, payments))
+            windows.settle()
+    for _ in range(rounds):
+        for way, windows in cards.items():
+            costs[way].append(observe(windows, payments, n))
+            windows.roll_back()
+    return {way: statistics.median(found) for way, found in costs.items()}
 
 
 class Step:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 from rich.markup import escape
@@ -24,10 +25,12 @@ from consumer.assembly import Parts, assemble, snapshot_store, state_contract
 from consumer.cli_options import ConfigOption
 from consumer.cli_progress import Steps, answer_console, progress
 from consumer.core.contents import contents_of, differences
+from consumer.core.feature_sets import Key
 from consumer.core.snapshot import SnapshotRefusedError
 from consumer.core.state import ALWAYS, Tables
 from consumer.errors import ConfigError
 from consumer.log_fold import KeptOutputs, LogFold, log_faults
+from consumer.records import Longs
 from consumer.settings import Settings, load_settings
 from consumer.telemetry import configure_logging
 
@@ -39,6 +42,7 @@ _PAYMENT: Final = pa.schema(
         ("hash", pa.string()),
         ("event_time", pa.timestamp("us", "UTC")),
         ("amount", pa.decimal128(19, 4)),
+        ("payments", pa.int64()),
         ("event_fingerprint", pa.int16()),
     ]
 )
@@ -113,6 +117,9 @@ def export(
     """
     Write the payments that the newest snapshots hold to a Parquet file: key, hash of the card or
     terminal, event time, amount, fingerprint of the event id.
+
+    The older payments of a hot card are known by the hour: such a row has the time when the hour
+    began, the sum of the amounts, how many payments they are, and no fingerprint.
     """
     shelf = _Shelf(config)
     draft = out.with_name(f".{out.name}.part")
@@ -136,7 +143,7 @@ def _export(shelf: "_Shelf", partition: int | None, out: Path) -> int:
                 raise ConfigError(f"{stored.path}: {row['refused']}")
             for table in _payments(stored.partition, tables):
                 writer.write_table(table)
-                count += table.num_rows
+                count += pc.sum(table["payments"]).as_py() or 0
     return count
 
 
@@ -246,17 +253,30 @@ class _Folder:
 def _payments(partition: int, tables: Tables) -> Iterator[pa.Table]:
     for key, windows in tables.items():
         held = contents_of(windows)
-        hashes = held.hashes.astype(">i8").tobytes().hex()
-        amounts = pa.array(held.amounts).cast(pa.decimal128(19, 0))
-        columns = [
-            pa.array(np.full(len(held), partition, np.int32)),
-            pa.array([key] * len(held), pa.string()),
-            pa.array([hashes[32 * k : 32 * k + 32] for k in range(len(held))], pa.string()),
-            pa.array(held.times, pa.timestamp("us", "UTC")),
-            pa.Array.from_buffers(pa.decimal128(19, 4), len(held), amounts.buffers()),
-            pa.array(held.fingerprints.astype(np.int16)),
-        ]
-        yield pa.Table.from_arrays(columns, schema=_PAYMENT)
+        ones, fingerprints = np.ones(len(held), np.int64), pa.array(held.fingerprints, pa.int16())
+        yield _rows(partition, key, held.hashes, held.times, held.amounts, ones, fingerprints)
+        begins, counts, sums = held.hours[:, 2:].T
+        unknown = pa.nulls(len(held.hours), pa.int16())
+        yield _rows(partition, key, held.hours[:, :2], begins, sums, counts, unknown)
+
+
+def _rows(
+    partition: int, key: Key, hashes: Longs, times: Longs, amounts: Longs, counts: Longs,
+    fingerprints: pa.Array,
+) -> pa.Table:  # fmt: skip
+    n = len(times)
+    digits = hashes.astype(">i8").tobytes().hex()
+    ten_thousandths = pa.array(amounts).cast(pa.decimal128(19, 0))
+    columns = [
+        pa.array(np.full(n, partition, np.int32)),
+        pa.array([key] * n, pa.string()),
+        pa.array([digits[32 * k : 32 * k + 32] for k in range(n)], pa.string()),
+        pa.array(times, pa.timestamp("us", "UTC")),
+        pa.Array.from_buffers(pa.decimal128(19, 4), n, ten_thousandths.buffers()),
+        pa.array(counts),
+        fingerprints,
+    ]
+    return pa.Table.from_arrays(columns, schema=_PAYMENT)
 
 
 def _print(rows: list[dict[str, Any]], *, json: bool) -> None:

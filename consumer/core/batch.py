@@ -80,6 +80,7 @@ class Rows:
     values: NDArray[np.float32]
     late: Bools
     cold: Bools
+    hot: Bools
 
 
 _REASON = np.dtype(
@@ -143,11 +144,12 @@ class Decisions:
 
 
 class Degraded(IntFlag):
-    """What was missing when an event was scored."""
+    """What was missing when an event was scored, or not known exactly."""
 
     STATE_COLD = 1
     LABELS_STALE = 2
     LATE_EVENT = 4
+    HOT_KEY = 8
 
     @property
     def names(self) -> list[str]:

@@ -13,11 +13,13 @@ from consumer.records import Longs
 @dataclass(frozen=True, slots=True)
 class Contents:
     """
-    n payments of one key that a window can still reach, and k cards that still remember an alert.
+    n payments of one key that a window can still reach, h hours of payments that are not told apart
+    any more, and k cards that still remember an alert.
 
     `hashes` int64[n, 2] are of the card (or terminal), `times` microseconds and `amounts` int64[n]
     ten-thousandths, `fingerprints` int64[n] those of the event ids. Sorted by hash and time, those
     of equal time as they came.
+    `hours` int64[h, 5]: hash, when the hour began, number and sum of its payments.
     `alerts` int64[k, 4]: hash, number of the latest window with an alert, and the mask of windows.
     """
 
@@ -26,6 +28,7 @@ class Contents:
     times: Longs
     amounts: Longs
     fingerprints: Longs
+    hours: Longs
     alerts: Longs
 
     def __len__(self) -> int:
@@ -39,7 +42,7 @@ def contents_of(windows: CardWindows) -> Contents:
     count = windows.payment_count
     rows, stamps, amounts = (np.zeros(count, np.int64) for _ in range(3))
     found = contents_kernel.list_payments(
-        header, cards, blocks, oldest_stamp, rows, stamps, amounts
+        header, cards, blocks, windows.exact, oldest_stamp, rows, stamps, amounts
     )
     rows, stamps, amounts = rows[:found], stamps[:found], amounts[:found]
     table = cards[: windows.used[0]].reshape(-1, kernel.CARD_WORDS)
@@ -52,6 +55,7 @@ def contents_of(windows: CardWindows) -> Contents:
         times[order],
         amounts[order],
         (stamps & kernel.FINGERPRINTS)[order],
+        _hours(windows, hashes),
         _alerts(table, oldest_alert),
     )
 
@@ -69,9 +73,29 @@ def differences(ours: Contents, theirs: Contents) -> list[str]:
             unlike = len(np.unique(np.argwhere(column != other)[:, 0]))
             if unlike:
                 found.append(f"{name} of {unlike:,} payments")
+    if ours.hours.shape != theirs.hours.shape or (ours.hours != theirs.hours).any():
+        found.append("hours of payments that are not told apart")
     if ours.alerts.shape != theirs.alerts.shape or (ours.alerts != theirs.alerts).any():
         found.append("what is remembered of alerts")
     return found
+
+
+def _hours(windows: CardWindows, hashes: Longs) -> Longs:
+    """Return the hours that a window can still hold, each in one piece."""
+    oldest_stamp, _ = windows.oldest_that_count
+    after_time = (oldest_stamp >> kernel.FINGERPRINT_BITS) - 1
+    found, columns = 0, np.zeros((4, 0), np.int64)
+    for _ in range(2):  # how many there are, and then they
+        columns = np.zeros((4, found), np.int64)
+        found = contents_kernel.list_hours(
+            *windows.tables, windows.exact, windows.pane, after_time, *columns
+        )
+    rows, begins, counts, sums = columns
+    named = np.column_stack([hashes[rows], begins])
+    hours, of_hour = np.unique(named, axis=0, return_inverse=True)
+    totals = np.zeros((len(hours), 2), np.int64)
+    np.add.at(totals, of_hour.ravel(), np.column_stack([counts, sums]))
+    return np.column_stack([hours, totals])
 
 
 def _alerts(table: Longs, oldest_alert: int) -> Longs:

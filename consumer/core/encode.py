@@ -39,7 +39,9 @@ class PredictionEncoder:
         types = {part["name"]: part["type"] for part in schema["fields"]}
         self._labels_schema = types["label_offsets"]
         self._no_reasons = encoded(types["reasons"], [])
-        self._degraded = [encoded(types["degraded"], Degraded(k).names) for k in range(8)]
+        self._degraded = [
+            encoded(types["degraded"], Degraded(k).names) for k in range(1 << len(Degraded))
+        ]
         self._encoder = AvroEncoder(
             schema,
             {
@@ -89,6 +91,7 @@ class PredictionEncoder:
         degraded = (
             rows.cold * int(Degraded.STATE_COLD)
             + rows.late * int(Degraded.LATE_EVENT)
+            + rows.hot * int(Degraded.HOT_KEY)
             + labels.stale * int(Degraded.LABELS_STALE)
         )
         columns = BatchColumns(
@@ -109,16 +112,16 @@ class PredictionEncoder:
 
     def _ready(self, decisions: Decisions, degraded: Longs, labels: LabelsKnown) -> ReadyColumns:
         """Lay out the fields that come encoded; most records share the empty ones."""
-        pool = [
+        shared = [
             self._no_reasons,
             encoded(self._labels_schema, labels.next_offsets),
             *self._degraded,
-            *decisions.reasons.encoded(),
         ]
+        pool = shared + decisions.reasons.encoded()
         lengths = np.array([len(data) for data in pool], np.int64)
         ends = np.cumsum(lengths)
         chosen = np.zeros((3, len(degraded)), np.int64)
-        chosen[_REASONS, decisions.flagged] = np.arange(len(decisions.flagged)) + 10
+        chosen[_REASONS, decisions.flagged] = np.arange(len(decisions.flagged)) + len(shared)
         chosen[_DEGRADED] = 2 + degraded
         chosen[_LABELS] = 1
         return ReadyColumns(b"".join(pool), (ends - lengths)[chosen], lengths[chosen])

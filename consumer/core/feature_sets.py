@@ -163,6 +163,18 @@ amounts have changed since. Better than `arrival-1` with much to learn from, see
 """
 
 
+ARRIVAL_3: Final = FeatureSet(
+    "arrival-3",
+    (
+        *ARRIVAL_1.features,
+        Feature("card_seconds_since_last", "card", 30 * DAY, "seconds_since_last", "seconds", "R11",
+                "Seconds since the card's last payment before this one; 30 d without any."),
+    ),
+    ARRIVAL_1.headlines,
+)  # fmt: skip
+"""`arrival-1`, and how long the card has been silent."""
+
+
 def _customer(days: int) -> tuple[Feature, Feature]:
     name = f"{days}DAY_WINDOW"
     return (
@@ -223,5 +235,5 @@ REASONS: Final[Mapping[str, str]] = {
 """Reason codes in words. Never renumbered, never reused."""
 
 FEATURE_SETS: Final[Mapping[str, FeatureSet]] = {
-    feature_set.name: feature_set for feature_set in (ARRIVAL_1, ARRIVAL_2, HANDBOOK_1)
+    feature_set.name: feature_set for feature_set in (ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, HANDBOOK_1)
 }

@@ -31,13 +31,15 @@ _ADVICE: Final = KINDS.index("ADVICE")
 class Measures:
     """
     Raw columns that aggregates are computed from, n events; counts and sums int64[n, w] of the
-    windows of one key, frauds int64[n, v] of the windows of labels.
+    windows of one key, since int64[n], microseconds since its last payment, frauds int64[n, v] of
+    the windows of labels.
     """
 
     amounts: Longs
     local_times: Longs
     counts: Longs
     sums: Longs
+    since: Longs
     frauds: Longs
 
 
@@ -45,12 +47,13 @@ class Measures:
 class Slots:
     """
     Where a feature's window stands among its key's, and among those of labels; `delay` is where the
-    one stands that a delayed window leaves out.
+    one stands that a delayed window leaves out, `length` its own, microseconds.
     """
 
     payments: int
     delay: int
     labels: int
+    length: int
 
 
 def grid(totals: Longs, counts: Longs | int = 1) -> Longs:
@@ -139,6 +142,7 @@ AGGREGATES: Final[Mapping[str, Aggregate]] = {
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
     "to_mean_earlier": _to_mean_earlier,
+    "seconds_since_last": lambda m, at: np.minimum(m.since, at.length) / 1_000_000,
 }
 
 
@@ -170,13 +174,15 @@ class FeatureStep:
         local_times = events.times + events.utc_offset_minutes * 60_000_000
         frauds = self._frauds.count(events.terminals, events.times, self._label_windows)
         measures = {
-            key: Measures(events.amounts, local_times, totals.counts, totals.sums, frauds)
+            key: Measures(
+                events.amounts, local_times, totals.counts, totals.sums, totals.since, frauds
+            )
             for key, totals in velocity.totals.items()
         }
         values = np.empty((len(events), len(self._columns)), np.float32)
         for column, (aggregate, source, slots) in enumerate(self._columns):
             values[:, column] = aggregate(measures[source], slots)
-        return events, Rows(values, velocity.late, velocity.cold)
+        return events, Rows(values, velocity.late, velocity.cold, velocity.hot)
 
     def _source(self, feature: Feature) -> Key:
         """Return whose windows it reads; one that reads none takes any key's columns."""
@@ -188,4 +194,5 @@ class FeatureStep:
             int(np.searchsorted(lengths, feature.delay + feature.window)),
             int(np.searchsorted(lengths, feature.delay)),
             int(np.searchsorted(self._label_windows, feature.window)),
+            feature.window,
         )

@@ -26,28 +26,33 @@ _HASHES: Final[Mapping[Key, Callable[[Events], Longs]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Payments in the windows of one key: counts and sums int64[n, w], shortest window first."""
+    """
+    Payments in the windows of one key: counts and sums int64[n, w], shortest window first; since
+    int64[n], microseconds from the last of them before, the longest window where there is none.
+    """
 
     counts: Longs
     sums: Longs
+    since: Longs
 
     def take(self, rows: NDArray[np.intp]) -> "Totals":
         """Return the same of these rows."""
-        return Totals(self.counts[rows], self.sums[rows])
+        return Totals(self.counts[rows], self.sums[rows], self.since[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Velocity:
-    """What the windows of each key said of n events; late and cold bool[n]."""
+    """What the windows of each key said of n events; late, cold and hot bool[n]."""
 
     totals: Mapping[Key, Totals]
     late: Bools
     cold: Bools
+    hot: Bools
 
     def take(self, rows: NDArray[np.intp]) -> "Velocity":
         """Return the same of these rows."""
         totals = {key: totals.take(rows) for key, totals in self.totals.items()}
-        return Velocity(totals, self.late[rows], self.cold[rows])
+        return Velocity(totals, self.late[rows], self.cold[rows], self.hot[rows])
 
 
 @dataclass(slots=True)
@@ -140,23 +145,28 @@ class VelocityState:
         """Measure each event's windows, itself included, and add those that enter them."""
         n = len(events)
         totals = {
-            key: Totals(*(np.empty((n, len(lengths)), np.int64) for _ in range(2)))
+            key: Totals(
+                np.empty((n, len(lengths)), np.int64),
+                np.empty((n, len(lengths)), np.int64),
+                np.empty(n, np.int64),
+            )
             for key, lengths in self._windows.items()
         }
-        velocity = Velocity(totals, np.empty(n, np.bool_), np.empty(n, np.bool_))
+        late, cold, hot = (np.zeros(n, np.bool_) for _ in range(3))
+        velocity = Velocity(totals, late, cold, hot)
         for partition, rows in by_partition(events.partitions):
             state = self._partitions[partition]
             for key, windows in state.windows.items():
                 windows.observe(
                     rows, _HASHES[key](events), events.times, events.amounts,
                     events.fingerprints, enters,
-                    totals[key].counts, totals[key].sums, velocity.late,
+                    totals[key].counts, totals[key].sums, totals[key].since, late, hot,
                 )  # fmt: skip
             if state.cold_until is None:
                 state.cold_until = int(events.times[rows[0]]) + self.longest_window
             evicted_until = max(windows.cold_until for windows in state.windows.values())
             cold_until = max(state.cold_until, evicted_until)
-            velocity.cold[rows] = events.times[rows] < cold_until
+            cold[rows] = events.times[rows] < cold_until
         return velocity
 
     def needs_score(self, events: Events) -> Bools:

@@ -15,6 +15,13 @@ _FIRST_CARDS: Final = 1_024
 _INDEX_BYTES: Final = 32  # of a card, at most: four slots
 _EVICTED_AT_ONCE: Final = 8  # one in so many cards
 
+HOUR: Final = 3_600_000_000
+EXACT_PAYMENTS: Final = 315 * kernel.ENTRIES
+"""
+4,095 payments of a card are kept one by one: some 130 a day for a month. A state that was made with
+another number, or another hour, measures otherwise: to change them is to change snapshot.FORMAT.
+"""
+
 
 class CardWindows:
     """
@@ -23,15 +30,28 @@ class CardWindows:
     `windows` and `grace` are microseconds; a payment older than the latest one by more than the
     grace is measured but not added. Everything since the last `settle` can be taken back. With
     `max_bytes` the cards that paid longest ago are evicted between batches; 0 is no limit.
+
+    Of each card the newest `exact` payments that are held, a multiple of kernel.ENTRIES, are told
+    apart. Those before them are known by the hour they were made in, `pane` microseconds long, and
+    are in a window if their whole hour is: so such a window begins up to an hour later.
     """
 
     def __init__(
-        self, windows: tuple[int, ...], grace: int, alert_window: int, max_bytes: int = 0
+        self,
+        windows: tuple[int, ...],
+        grace: int,
+        alert_window: int,
+        max_bytes: int = 0,
+        *,
+        exact: int = EXACT_PAYMENTS,
+        pane: int = HOUR,
     ) -> None:
         self._windows = np.array(sorted(windows), np.int64)
         self._grace = grace
         self._alert_window = alert_window
         self._max_bytes = max_bytes
+        self._exact = exact
+        self._pane = pane
         self._header = np.zeros(kernel.HEADER_WORDS, np.int64)
         self._header[kernel.WATERMARK] = kernel.NEVER
         self._header[kernel.FREE_BLOCK] = kernel.NONE
@@ -57,8 +77,18 @@ class CardWindows:
 
     @property
     def payment_count(self) -> int:
-        """Payments that the state holds, some of them older than every window."""
+        """Payments that the state holds one by one, some of them older than every window."""
         return int(self._header[kernel.ENTRY_COUNT])
+
+    @property
+    def pane(self) -> int:
+        """Length of the hours that older payments of a hot card are counted by, microseconds."""
+        return self._pane
+
+    @property
+    def exact(self) -> int:
+        """How many payments of a card are told apart."""
+        return self._exact
 
     @property
     def cold_until(self) -> int:
@@ -95,17 +125,21 @@ class CardWindows:
 
     def observe(  # noqa: PLR0913 - the columns of one batch
         self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs,
-        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, late: Bools,
+        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, since: Longs,
+        late: Bools, hot: Bools,
     ) -> None:  # fmt: skip
         """
         Measure and add the payments at `rows` of the columns, in that order.
 
         cards int64[n, 2], times (microseconds, at most LATEST_TIME) and amounts int64[n],
         fingerprints int64[n] of the event ids, or NO_FINGERPRINT, enters bool[n]. Fills the same
-        rows of counts and sums int64[n, windows], the payment itself included, and late bool[n].
+        rows of counts and sums int64[n, windows], the payment itself included, of since int64[n],
+        microseconds from the one before, the longest window at most, and of late bool[n]; sets hot
+        bool[n] where the longest window reaches back to the oldest payment that is told apart, or
+        beyond.
 
-        A card's payment of equal time, amount and fingerprint as one that is held is the same one,
-        come again: it is measured over the payments before the first, and is not added.
+        A card's payment of equal time, amount and fingerprint as one that is told apart is the same
+        one, come again: it is measured over the payments before the first, and is not added.
         """
         self._make_room_for_cards(len(rows))
         done = 0
@@ -113,7 +147,7 @@ class CardWindows:
             done, self._logged = kernel.observe(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
                 done, rows, cards, times, amounts, fingerprints, enters, self._windows,
-                self._grace, counts, sums, late,
+                self._grace, self._exact, self._pane, counts, sums, since, late, hot,
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 
@@ -258,7 +292,7 @@ class CardWindows:
         full = False
         if self.card_count * kernel.CARD_WORDS >= len(self._cards):
             self._cards, full = _larger(self._cards, kernel.CARD_WORDS), True
-        if int(self._header[kernel.BLOCK_COUNT]) * kernel.BLOCK_WORDS >= len(self._blocks):
+        if not kernel.has_blocks(self._header, self._blocks):
             self._blocks, full = _larger(self._blocks, kernel.BLOCK_WORDS), True
         if not full:
             self._undo = _larger(self._undo, 1)

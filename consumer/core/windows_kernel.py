@@ -14,6 +14,11 @@ first, so that a batch can be taken back bit for bit.
 
 A stamp is a payment's time with a fingerprint of its event_id in the lowest bits. Stamps are in the
 order of their times; of equal times, in the order of the log.
+
+Of a card with more payments only the newest `exact` count one by one. Those before them are folded,
+a block at a time: counted by the hour they were made in, and let go. Blocks of hours hang behind
+the oldest block of payments. Until its block is full, a payment that is due lies as it was, but is
+measured as if it were folded: so what is measured does not depend on where blocks begin.
 """
 
 from typing import Final
@@ -60,6 +65,16 @@ STAMP: Final = 0
 BEFORE: Final = 1
 ENTRY_WORDS: Final = 2
 
+# Words of an hour. A block of hours has room for eight behind OLDER, in no order.
+BEGIN: Final = 0  # microseconds; one that no window reaches any more is free
+COUNT: Final = 1
+SUM: Final = 2
+HOUR_WORDS: Final = 3
+HOURS_END: Final = FIRST + (BLOCK_WORDS - FIRST) // HOUR_WORDS * HOUR_WORDS
+
+HOURS: Final = -2
+"""OLDER of a card's oldest block of payments is HOURS less the row of its first block of hours."""
+
 LINE_WORDS: Final = 8  # of a line of the cache
 AHEAD: Final = 128  # payments whose state is fetched together: some 100 kB
 
@@ -79,8 +94,10 @@ TAG: Final = -(1 << 32)
 NONE: Final = -1
 NEVER: Final = -(2**62)
 TABLE_SHIFT: Final = 60
-UNDO_WORDS: Final = 64
+UNDO_WORDS: Final = 128
 """The most that one payment in time order can write; a late one may need more, and asks for it."""
+BLOCKS_AT_ONCE: Final = 3
+"""The most that one payment can begin: one of payments, two of hours."""
 
 
 @numba.njit(cache=True)
@@ -171,12 +188,15 @@ def _find(blocks, block, fill, end_total, stamp, amount):
     """
     Look for a payment among those of its time, the newest of which ends at the place given.
 
-    Returns (found, block, fill, end_total): the place right before it, or as it was given.
+    Returns (steps, block, fill, end_total): the place right before it and how many steps lead
+    there, or 0 and the place as it was given.
     """
     at_block, at, total = block, fill, end_total
     before_time = _last_stamp((stamp >> FINGERPRINT_BITS) - 1)
+    steps = 0
     while at_block >= 0 and _stamp(blocks, at_block, at - 1) > before_time:
         at -= 1
+        steps += 1
         found = _stamp(blocks, at_block, at) == stamp
         found = found and total - _before(blocks, at_block, at) == amount
         total = _before(blocks, at_block, at)
@@ -184,18 +204,22 @@ def _find(blocks, block, fill, end_total, stamp, amount):
             at_block = blocks[at_block + OLDER] * BLOCK_WORDS
             at = ENTRIES
         if found:
-            return True, at_block, at, total
-    return False, block, fill, end_total
+            return steps, at_block, at, total
+    return 0, block, fill, end_total
 
 
 @numba.njit(cache=True)
-def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, counts, sums, i):
+def _measure(
+    cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, exact, pane, counts, sums,
+    since, hot, i,
+):  # fmt: skip
     """
-    Count and sum the payments of the card in (time - W, time] for each W, shortest first.
+    Count and sum the payments of the card in (time - W, time] for each W, shortest first, and say
+    how long before this one the last of them was.
 
     A payment at or before `oldest_kept` does not exist any more, wherever it still lies. One that
-    is there already is measured over those before it. Returns how many payments are later than
-    `stamp`, and whether this is such a repeat.
+    is there already is measured over those before it. Returns how many payments stand after the
+    place of this one, and whether it is such a repeat.
     """
     time = stamp >> FINGERPRINT_BITS
     block = cards[card + NEWEST] * BLOCK_WORDS
@@ -211,7 +235,12 @@ def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, window
             fill = ENTRIES
     repeated = False
     if may_repeat:
-        repeated, block, fill, end_total = _find(blocks, block, fill, end_total, stamp, amount)
+        steps, at_block, at, total = _find(blocks, block, fill, end_total, stamp, amount)
+        if steps > 0 and later + steps <= exact:  # one that is folded is not known any more
+            repeated, later, block, fill, end_total = True, later + steps, at_block, at, total
+    last = NEVER if block < 0 else _stamp(blocks, block, fill - 1) >> FINGERPRINT_BITS
+    if last > oldest_kept:
+        since[i] = min(since[i], time - last)
     count = 0
     first_total = end_total
     for w in range(windows.shape[0]):
@@ -229,20 +258,116 @@ def _measure(cards, blocks, card, stamp, amount, may_repeat, oldest_kept, window
                 total = _before(blocks, block, fill - inside)
         counts[i, w] = count + inside
         sums[i, w] = end_total - total
+    if later + counts[i, windows.shape[0] - 1] >= exact:
+        _measure_folded(
+            cards, blocks, card, later, end_total, time, oldest_kept, windows, exact, pane, counts,
+            sums, since, hot, i,
+        )  # fmt: skip
     return later, repeated
 
 
 @numba.njit(cache=True)
-def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
-    """Give back, as one chain, the blocks that hold no payment later than `oldest_kept`."""
+def _measure_folded(
+    cards, blocks, card, later, end_total, time, oldest_kept, windows, exact, pane, counts, sums,
+    since, hot, i,
+):  # fmt: skip
+    """
+    Measure again the windows that reach beyond the newest `exact` payments, `later` of which do not
+    count: of those before them, the hours that begin inside the window. If none of the newest
+    counts, the last payment was when the last of these hours began.
+    """
+    block = cards[card + NEWEST] * BLOCK_WORDS
+    fill = cards[card + FILL]
+    left = exact
+    while left > fill:
+        left -= fill
+        block = blocks[block + OLDER] * BLOCK_WORDS
+        fill = ENTRIES
+    fill -= left  # what the block holds of folded ones
+    after = _before(blocks, block, fill)
+    longest = windows[windows.shape[0] - 1]
+    if _stamp(blocks, block, fill) > _last_stamp(max(time - longest, oldest_kept)):
+        hot[i] = True
+    for w in range(windows.shape[0]):
+        if later + counts[i, w] >= exact:
+            counts[i, w] = max(exact - later, 0)
+            sums[i, w] = end_total - after if later < exact else 0
+    more = np.zeros((windows.shape[0], 2), np.int64)
+    last = np.int64(NEVER)
+    link = np.int64(NONE)
+    while block >= 0:
+        for k in range(fill - 1, -1, -1):
+            before = _before(blocks, block, k)
+            hour = _hour_of(_stamp(blocks, block, k), pane)
+            begin = _add_hour(hour, 1, after - before, time, oldest_kept, windows, more)
+            last = max(last, begin)
+            after = before
+        link = blocks[block + OLDER]
+        block = link * BLOCK_WORDS
+        fill = ENTRIES
+    row = HOURS - link
+    while row != NONE:
+        for at in range(row * BLOCK_WORDS + FIRST, row * BLOCK_WORDS + HOURS_END, HOUR_WORDS):
+            begin = _add_hour(
+                blocks[at + BEGIN], blocks[at + COUNT], blocks[at + SUM], time, oldest_kept,
+                windows, more,
+            )  # fmt: skip
+            last = max(last, begin)
+        row = blocks[row * BLOCK_WORDS + OLDER]
+    if later >= exact:
+        since[i] = min(longest, time - last)
+    count = amount = 0
+    for w in range(windows.shape[0]):
+        count += more[w, 0]
+        amount += more[w, 1]
+        counts[i, w] += count
+        sums[i, w] += amount
+
+
+@numba.njit(cache=True)
+def _add_hour(hour, count, amount, time, oldest_kept, windows, more):
+    """
+    Add an hour to the shortest window that it begins in. One that a late payment lies in counts
+    whole. Returns when it began, or NEVER if it does not count.
+    """
+    w = windows.shape[0]
+    if oldest_kept < hour <= time:
+        while w > 0 and hour > time - windows[w - 1]:
+            w -= 1
+    if w == windows.shape[0]:
+        return NEVER
+    more[w, 0] += count
+    more[w, 1] += amount
+    return hour
+
+
+@numba.njit(cache=True)
+def _hour_of(stamp, pane):
+    """Return when the hour of a payment began."""
+    time = stamp >> FINGERPRINT_BITS
+    return time - time % pane
+
+
+@numba.njit(cache=True)
+def _prune(header, cards, blocks, card, oldest_kept, exact, pane, undo, logged):
+    """
+    Give back, as one chain, the blocks that hold no payment later than `oldest_kept`. Where there
+    are none, fold the oldest block if the others, which are full, hold `exact` payments.
+    """
     block = cards[card + NEWEST] * BLOCK_WORDS
     fill = cards[card + FILL]
     newer = np.int64(NONE)
+    before_newer = np.int64(NONE)
+    kept = 0
     while block >= 0 and _stamp(blocks, block, fill - 1) > _last_stamp(oldest_kept):
+        kept += fill
+        before_newer = newer
         newer = block
         block = blocks[block + OLDER] * BLOCK_WORDS
         fill = ENTRIES
     if block < 0:
+        if kept > exact:
+            logged = _fold(header, blocks, before_newer, newer, oldest_kept, pane, undo, logged)
         return logged
     if newer < 0:
         logged = _put(CARDS, cards, card + NEWEST, NONE, undo, logged)
@@ -252,10 +377,17 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
     oldest = block
     gone = fill
     freed = 1
-    while blocks[oldest + OLDER] != NONE:
+    while blocks[oldest + OLDER] >= 0:
         oldest = blocks[oldest + OLDER] * BLOCK_WORDS
         gone += ENTRIES
         freed += 1
+    row = HOURS - blocks[oldest + OLDER]
+    if row != NONE:  # hours of payments before those
+        logged = _put(BLOCKS, blocks, oldest + OLDER, row, undo, logged)
+        while row != NONE:
+            oldest = row * BLOCK_WORDS
+            freed += 1
+            row = blocks[oldest + OLDER]
     logged = _put(BLOCKS, blocks, oldest + OLDER, header[FREE_BLOCK], undo, logged)
     logged = _put(HEADER, header, FREE_BLOCK, block // BLOCK_WORDS, undo, logged)
     logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] + freed, undo, logged)
@@ -263,7 +395,76 @@ def _prune(header, cards, blocks, card, oldest_kept, undo, logged):
 
 
 @numba.njit(cache=True)
-def _begin_block(header, cards, blocks, card, undo, logged):
+def _fold(header, blocks, newer, oldest, oldest_kept, pane, undo, logged):
+    """Count the payments of the oldest block in the hours behind it, and give it back."""
+    row = HOURS - blocks[oldest + OLDER]
+    end = _before(blocks, newer, 0)
+    last = ENTRIES
+    for k in range(ENTRIES - 1, -1, -1):
+        hour = _hour_of(_stamp(blocks, oldest, k), pane)
+        if k > 0 and _hour_of(_stamp(blocks, oldest, k - 1), pane) == hour:
+            continue
+        before = _before(blocks, oldest, k)
+        row, logged = _add_to_hours(
+            header, blocks, row, hour, last - k, end - before, oldest_kept, undo, logged
+        )
+        last, end = k, before
+    logged = _put(BLOCKS, blocks, newer + OLDER, HOURS - row, undo, logged)
+    logged = _put(BLOCKS, blocks, oldest + OLDER, header[FREE_BLOCK], undo, logged)
+    logged = _put(HEADER, header, FREE_BLOCK, oldest // BLOCK_WORDS, undo, logged)
+    logged = _put(HEADER, header, FREE_COUNT, header[FREE_COUNT] + 1, undo, logged)
+    return _put(HEADER, header, ENTRY_COUNT, header[ENTRY_COUNT] - ENTRIES, undo, logged)
+
+
+@numba.njit(cache=True)
+def _add_to_hours(header, blocks, first, hour, count, amount, oldest_kept, undo, logged):
+    """
+    Count payments in their hour, unless no window reaches it any more. `first` is the row of the
+    first block of hours, or NONE; returns it as it is then.
+    """
+    if hour <= oldest_kept:
+        return first, logged
+    free = NONE
+    row = first
+    while row != NONE:
+        for at in range(row * BLOCK_WORDS + FIRST, row * BLOCK_WORDS + HOURS_END, HOUR_WORDS):
+            if blocks[at + BEGIN] == hour:
+                logged = _put(BLOCKS, blocks, at + COUNT, blocks[at + COUNT] + count, undo, logged)
+                logged = _put(BLOCKS, blocks, at + SUM, blocks[at + SUM] + amount, undo, logged)
+                return first, logged
+            if blocks[at + BEGIN] <= oldest_kept:
+                free = at
+        row = blocks[row * BLOCK_WORDS + OLDER]
+    if free == NONE:
+        first, logged = _take_block(header, blocks, first, undo, logged)
+        free = first * BLOCK_WORDS + FIRST
+        for at in range(free, first * BLOCK_WORDS + HOURS_END, HOUR_WORDS):
+            logged = _put(BLOCKS, blocks, at + BEGIN, NEVER, undo, logged)
+    logged = _put(BLOCKS, blocks, free + BEGIN, hour, undo, logged)
+    logged = _put(BLOCKS, blocks, free + COUNT, count, undo, logged)
+    return first, _put(BLOCKS, blocks, free + SUM, amount, undo, logged)
+
+
+@numba.njit(cache=True)
+def _insert_folded(header, cards, blocks, card, stamp, amount, oldest_kept, pane, undo, logged):
+    """
+    Count a payment in its hour if it is earlier than all that lie as they were: so these are never
+    earlier than an hour behind them. Returns whether it did, and the log's length.
+    """
+    oldest = cards[card + NEWEST] * BLOCK_WORDS
+    while blocks[oldest + OLDER] >= 0:
+        oldest = blocks[oldest + OLDER] * BLOCK_WORDS
+    if _stamp(blocks, oldest, 0) <= _last_stamp(stamp >> FINGERPRINT_BITS):
+        return False, logged
+    hour = _hour_of(stamp, pane)
+    row = HOURS - blocks[oldest + OLDER]
+    row, logged = _add_to_hours(header, blocks, row, hour, 1, amount, oldest_kept, undo, logged)
+    return True, _put(BLOCKS, blocks, oldest + OLDER, HOURS - row, undo, logged)
+
+
+@numba.njit(cache=True)
+def _take_block(header, blocks, older, undo, logged):
+    """Return a block that hangs before row `older`, and the length of the log."""
     row = header[FREE_BLOCK]
     if row != NONE:
         logged = _put(HEADER, header, FREE_BLOCK, blocks[row * BLOCK_WORDS + OLDER], undo, logged)
@@ -271,8 +472,12 @@ def _begin_block(header, cards, blocks, card, undo, logged):
     else:
         row = header[BLOCK_COUNT]
         logged = _put(HEADER, header, BLOCK_COUNT, row + 1, undo, logged)
-    newest = cards[card + NEWEST]
-    logged = _put(BLOCKS, blocks, row * BLOCK_WORDS + OLDER, newest, undo, logged)
+    return row, _put(BLOCKS, blocks, row * BLOCK_WORDS + OLDER, older, undo, logged)
+
+
+@numba.njit(cache=True)
+def _begin_block(header, cards, blocks, card, undo, logged):
+    row, logged = _take_block(header, blocks, cards[card + NEWEST], undo, logged)
     logged = _put(CARDS, cards, card + NEWEST, row, undo, logged)
     return _put(CARDS, cards, card + FILL, 0, undo, logged)
 
@@ -318,10 +523,17 @@ def _begin_card(header, index, cards, slot, hash_a, hash_b, undo, logged):
 
 
 @numba.njit(cache=True)
+def has_blocks(header, blocks):
+    """Say whether there are as many free blocks as one payment can need."""
+    used = header[BLOCK_COUNT] - header[FREE_COUNT]
+    return (used + BLOCKS_AT_ONCE) * BLOCK_WORDS <= blocks.shape[0]
+
+
+@numba.njit(cache=True)
 def _has_room(header, cards, blocks, undo, logged, words):
     return (
         header[CARD_COUNT] * CARD_WORDS < cards.shape[0]
-        and (header[FREE_BLOCK] != NONE or header[BLOCK_COUNT] * BLOCK_WORDS < blocks.shape[0])
+        and has_blocks(header, blocks)
         and logged + words <= undo.shape[0]
     )
 
@@ -355,24 +567,26 @@ def _prefetch(index, cards, blocks, rows, hashes, places):
             prefetch(blocks, end)
     for k in range(rows.shape[0]):
         older = NONE if places[k] == NONE else blocks[places[k] * BLOCK_WORDS + OLDER]
-        if older != NONE:
+        if older >= 0:
             prefetch(blocks, older * BLOCK_WORDS)
 
 
 @numba.njit(cache=True, nogil=True)
 def observe(
     header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, fingerprints,
-    enters, windows, grace, counts, sums, late,
+    enters, windows, grace, exact, pane, counts, sums, since, late, hot,
 ):  # fmt: skip
     """
     Measure each payment's windows, itself included, and then add it if it `enters`, is not late and
     is not there already.
 
     rows int64[k] are positions in the columns, in log order; hashes int64[n, 2], times, amounts and
-    fingerprints int64[n], enters bool[n]; windows int64[w], microseconds, rising; counts and sums
-    int64[n, w] and late bool[n] are filled. Starts at rows[begin] and returns (position, logged):
-    position short of k means that a table or the log is full, and the caller grows them and calls
-    again.
+    fingerprints int64[n], enters bool[n]; windows int64[w] and pane, the length of an hour,
+    microseconds, windows rising; exact is a multiple of ENTRIES. counts and sums int64[n, w], since
+    int64[n] (the longest window at most) and late bool[n] are filled, hot bool[n] set where `exact`
+    payments or more are later than where the longest window begins. Starts at rows[begin] and
+    returns (position, logged): position short of k means that a table or the log is full, and the
+    caller grows them and calls again.
     """
     longest = windows[windows.shape[0] - 1]
     places = np.empty(AHEAD, np.int64)
@@ -389,14 +603,15 @@ def observe(
         may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
         later, repeated = 0, False
+        since[i] = longest
         if index[slot] == NONE:
             counts[i, :] = 0
             sums[i, :] = 0
         else:
             card = (index[slot] & ROW) * CARD_WORDS
             later, repeated = _measure(
-                cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows,
-                counts, sums, i,
+                cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows, exact,
+                pane, counts, sums, since, hot, i,
             )  # fmt: skip
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
             return k, logged
@@ -414,7 +629,13 @@ def observe(
             )
         card = (index[slot] & ROW) * CARD_WORDS
         if cards[card + FILL] == ENTRIES:
-            logged = _prune(header, cards, blocks, card, oldest_kept, undo, logged)
+            logged = _prune(header, cards, blocks, card, oldest_kept, exact, pane, undo, logged)
+        if later >= exact:
+            folded, logged = _insert_folded(
+                header, cards, blocks, card, stamp, amounts[i], oldest_kept, pane, undo, logged
+            )
+            if folded:
+                continue
         if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
             logged = _begin_block(header, cards, blocks, card, undo, logged)
         logged = _insert(header, cards, blocks, card, stamp, amounts[i], later, undo, logged)
@@ -452,10 +673,25 @@ def open_alerts(header, index, cards, blocks, undo, logged, begin, hashes, numbe
     return numbers.shape[0], logged
 
 
+@numba.njit(cache=True)
+def _are_sound(header, blocks, hours, seen):
+    """Say so of a chain of hours. Flags its blocks in seen bool[blocks]."""
+    while hours != NONE:
+        if hours < 0 or hours >= header[BLOCK_COUNT] or seen[hours]:
+            return False
+        seen[hours] = True
+        for at in range(hours * BLOCK_WORDS + FIRST, hours * BLOCK_WORDS + HOURS_END, HOUR_WORDS):
+            if blocks[at + BEGIN] > header[WATERMARK]:
+                return False
+        hours = blocks[hours * BLOCK_WORDS + OLDER]
+    return True
+
+
 @numba.njit(cache=True, nogil=True)
 def is_sound(header, cards, blocks):
     """
-    Say whether every block is on one chain of its table, and no payment later than the watermark.
+    Say whether every block is on one chain of its table, and no payment or hour later than the
+    watermark.
 
     Tables from elsewhere are asked this once, since kernels trust them afterwards.
     """
@@ -468,10 +704,10 @@ def is_sound(header, cards, blocks):
         card = row * CARD_WORDS
         block = header[FREE_BLOCK] if row < 0 else cards[card + NEWEST]
         fill = 0 if row < 0 else cards[card + FILL]
-        if fill < 0 or fill > ENTRIES or (row >= 0 and (block == NONE) != (fill == 0)):
+        if fill < 0 or fill > ENTRIES or (row >= 0 and (block < 0) != (fill == 0)):
             return False
-        while block != NONE:
-            if block < 0 or block >= block_count or seen[block]:
+        while block >= 0:
+            if block >= block_count or seen[block]:
                 return False
             seen[block] = True
             entries += fill
@@ -480,6 +716,10 @@ def is_sound(header, cards, blocks):
             free += row < 0
             block = blocks[block * BLOCK_WORDS + OLDER]
             fill = 0 if row < 0 else ENTRIES
+        if block != NONE and fill == 0:  # hours hang behind payments alone
+            return False
+        if not _are_sound(header, blocks, HOURS - block, seen):
+            return False
     return seen.all() and entries == header[ENTRY_COUNT] and free == header[FREE_COUNT]
 
 
@@ -490,6 +730,16 @@ def newest_stamps(cards, blocks, newest):
         card = row * CARD_WORDS
         block = cards[card + NEWEST] * BLOCK_WORDS
         newest[row] = NEVER if block < 0 else _stamp(blocks, block, cards[card + FILL] - 1)
+
+
+@numba.njit(cache=True)
+def _give_back(header, blocks, row):
+    """Put a block among the free ones, for ever. Returns what hung behind it."""
+    older = blocks[row * BLOCK_WORDS + OLDER]
+    blocks[row * BLOCK_WORDS + OLDER] = header[FREE_BLOCK]
+    header[FREE_BLOCK] = row
+    header[FREE_COUNT] += 1
+    return older
 
 
 @numba.njit(cache=True, nogil=True)
@@ -507,13 +757,13 @@ def keep_cards(header, cards, blocks, keep):
                 cards[kept * CARD_WORDS + word] = cards[card + word]
             kept += 1
             continue
-        block = cards[card + NEWEST] * BLOCK_WORDS
+        block = cards[card + NEWEST]
         fill = cards[card + FILL]
         while block >= 0:
-            older = blocks[block + OLDER] * BLOCK_WORDS
-            blocks[block + OLDER] = header[FREE_BLOCK]
-            header[FREE_BLOCK] = block // BLOCK_WORDS
-            header[FREE_COUNT] += 1
+            older = _give_back(header, blocks, block)
             header[ENTRY_COUNT] -= fill
             block, fill = older, ENTRIES
+        hours = HOURS - block
+        while hours != NONE:
+            hours = _give_back(header, blocks, hours)
     header[CARD_COUNT] = kept

@@ -7,7 +7,8 @@ import pytest
 from consumer.adapters.snapshots import SnapshotStore
 from consumer.core.snapshot import Manifest
 from consumer.core.state import VelocityState
-from tests.builders import DAY
+from consumer.core.windows import EXACT_PAYMENTS
+from tests.builders import DAY, JANUARY
 from tests.integration.checker import check
 from tests.integration.conftest import BOTH_IF_SLOW
 from tests.integration.harness import SLOW, eventually
@@ -17,6 +18,8 @@ from tests.integration.test_kills import SMALL, work_a_while
 ROUNDS = 20 if SLOW else 2
 PER_SECOND = 60
 """A payment moves the event clock by ten minutes: at this rate 30 days take more than a minute."""
+
+MINUTE = 60_000_000
 
 
 @pytest.fixture
@@ -209,6 +212,49 @@ def test_snapshots_are_inspected_verified_and_exported(scene, kept):
     exported = sorted(scene.folder.iterdir()), out.read_bytes()
     assert command("state", "export", str(out), "--config", config)[0] == 78
     assert (sorted(scene.folder.iterdir()), out.read_bytes()) == exported, "a part of an export"
+
+
+def test_a_hot_card_is_told_by_the_hour_from_a_snapshot_and_from_the_log(scene, kept):
+    """More payments than are told apart: a restart does not matter, and the log says the same."""
+    send = scene.upstream.send
+    paid = [
+        scene.upstream.traffic.payment(
+            card_id="hot",
+            kind="ADVICE",
+            amount_minor=1_000 + k,
+            event_time=JANUARY + (k - 700 * (k % 9 == 8)) * MINUTE,
+        )
+        for k in range(4_900)
+    ]
+    first = scene.start(**kept)
+    for each in paid[:4_400]:
+        send(each)
+    scene.upstream.flush()
+    scene.wait_done()
+    assert first.stop() == 0
+    second = scene.start(**kept)
+    for each in paid[4_400:]:
+        send(each)
+    scene.upstream.flush()
+    scene.wait_done()
+    assert second.stop() == 0
+
+    config = scene.config("state", **kept)
+    code, lines = command("state", "verify", "--config", config, "--json")
+
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert (code, [row["differences"] for row in rows if row["payments"]]) == (0, [[]])
+    assert list(from_snapshots(second).values()) == [0]
+    out = scene.folder / "state.parquet"
+    assert command("state", "export", str(out), "--config", config)[0] == 0
+    payments, ids = (pq.read_table(out)[name] for name in ("payments", "event_fingerprint"))
+    assert (sum(payments.to_pylist()), ids.null_count) == (len(paid), len(ids) - EXACT_PAYMENTS)
+    [hot] = [str(row["partition"]) for row in rows if row["payments"]]
+    place = "--partition", hot, "--offset", str(len(paid) - 1)
+    code, lines = command("explain", "--config", config, "--json", *place)
+    [answer] = [json.loads(line) for line in lines if line.startswith("{")]
+    assert (code, answer["differences"]) == (0, [])
+    assert answer["prediction"]["degraded"] == ["HOT_KEY"]
 
 
 def test_a_state_that_the_log_does_not_say_is_found(scene, kept):

@@ -17,6 +17,9 @@ class ReferenceWindows:
     They stand in the order of their times, and of the log where times are equal. A payment that is
     there already, with the same event id, time and amount, is measured over those before the first.
 
+    Only the newest `exact` of them are told apart. Of the others a window knows in which hour they
+    were, `pane` long, and takes an hour that begins inside it whole.
+
     Alerts are a set of (card, window); one that is asked for after the grace is always opened and
     never kept, since no state has to reach back that far.
     """
@@ -24,6 +27,8 @@ class ReferenceWindows:
     windows: Sequence[int]
     grace: int
     alert_window: int = 100
+    exact: int = 10**9
+    pane: int = 1
     watermark: int = NEVER
     payments: dict[Hashable, list[tuple[int, int, Hashable]]] = field(
         default_factory=lambda: defaultdict(list)
@@ -32,9 +37,11 @@ class ReferenceWindows:
 
     def observe(
         self, card: Hashable, time: int, amount: int, event: Hashable = None, *, enters: bool = True
-    ) -> tuple[list[int], list[int], bool]:
+    ) -> tuple[list[int], list[int], int, bool, bool]:
         """
-        Return counts and sums of each window, this payment included, and whether it is late.
+        Return counts and sums of each window, this payment included, the time since the one before
+        (the longest window where there is none, and at most), whether it is late, and whether the
+        longest window has `exact` payments or more between its begin and now.
 
         An event that is None has no id, and repeats no other.
         """
@@ -42,17 +49,24 @@ class ReferenceWindows:
         self.watermark = max(self.watermark, time)
         gone = self.watermark - max(self.windows) - self.grace
         this, held = (time, amount, event), self.payments[card]
-        is_repeat = enters and event is not None and this in held
-        earlier = held[: held.index(this)] if is_repeat else [p for p in held if p[0] <= time]
+        told_apart, folded = held[-self.exact :], held[: -self.exact]
+        is_repeat = enters and event is not None and this in told_apart
+        first = told_apart.index(this) if is_repeat else None
+        earlier = [p for p in told_apart[:first] if p[0] <= time]
+        earlier += [(t - t % self.pane, a, e) for t, a, e in folded if t - t % self.pane <= time]
+        start = max(time - max(self.windows), gone)
+        is_hot = len(told_apart) == self.exact and told_apart[0][0] > start
         counts, sums = [], []
         for window in sorted(self.windows):
             inside = [a for t, a, _ in earlier if t > max(time - window, gone)]
             counts.append(len(inside) + 1)
             sums.append(sum(inside) + amount)
+        lasted = [time - t for t, _, _ in earlier if t > gone]
+        since = min([*lasted, max(self.windows)])
         if enters and not is_late and not is_repeat:
             held.append(this)
             held.sort(key=lambda payment: payment[0])
-        return counts, sums, is_late
+        return counts, sums, since, is_late, is_hot
 
     def opens_alert(self, card: Hashable, time: int) -> bool:
         """Say whether this is the first flagged payment of its card in its window."""

@@ -1,10 +1,21 @@
 """What a state holds is the same however it came to hold it."""
 
+from collections import Counter
+
 import numpy as np
 from hypothesis import given
 
 from consumer.core.contents import contents_of, differences
-from tests.property.test_windows import GRACE, WINDOWS, fresh, hashes_of, observe, payments
+from tests.property.references import ReferenceWindows
+from tests.property.test_windows import (
+    GRACE,
+    WINDOWS,
+    fresh,
+    hashes_of,
+    hot_or_not,
+    observe,
+    payments,
+)
 
 
 def held(state, log):
@@ -14,27 +25,37 @@ def held(state, log):
     return contents_of(state)
 
 
+@hot_or_not
 @given(payments())
-def test_contents_are_the_payments_that_entered_and_still_count(log):
-    """Late ones and repeats do not enter; what no window reaches any more does not count."""
-    found = held(fresh(), log)
+def test_contents_are_the_payments_that_entered_and_still_count(hot, log):
+    """
+    Late ones and repeats do not enter; what no window reaches any more does not count. Those of a
+    hot card that are not told apart are in hours.
+    """
+    found = held(fresh(**hot), log)
 
-    watermark = max(time for _, time, *_ in log)
-    running, expected = -(2**62), set()
-    for card, time, amount, _, enters in log:
-        running = max(running, time)
-        if enters and time >= running - GRACE:
-            expected.add((card, time, amount))
-    expected = {each for each in expected if each[1] > watermark - WINDOWS[-1] - GRACE}
-    columns = (found.hashes[:, 1], found.times, found.amounts)
-    assert set(zip(*(column.tolist() for column in columns), strict=True)) == expected
-    assert found.watermark == watermark
+    reference = ReferenceWindows(WINDOWS, GRACE, **hot)
+    for card, time, amount, event, enters in log:
+        reference.observe(card, time, amount, event or None, enters=enters)
+    oldest = reference.watermark - WINDOWS[-1] - GRACE
+    expected, hours = [], Counter()
+    for card, payments_ in sorted(reference.payments.items()):
+        told_apart = payments_[-reference.exact :]
+        expected += [(card, t, a, e or 0) for t, a, e in told_apart if t > oldest]
+        for time, amount, _ in payments_[: -reference.exact]:
+            if (begin := time - time % reference.pane) > oldest:
+                hours[card, begin] += np.array([1, amount])
+    columns = (found.hashes[:, 1], found.times, found.amounts, found.fingerprints)
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected
+    assert found.hours[:, 1:].tolist() == [[*hour, *hours[hour]] for hour in sorted(hours)]
+    assert found.watermark == reference.watermark
 
 
+@hot_or_not
 @given(payments(), payments(max_size=40))
-def test_a_fold_of_what_counts_is_a_fold_of_all(before, after):
+def test_a_fold_of_what_counts_is_a_fold_of_all(hot, before, after):
     """And a state is equal to one that was rebuilt."""
-    whole, part = fresh(), fresh()
+    whole, part = fresh(**hot), fresh(**hot)
     observe(whole, before)
     horizon = whole.watermark - WINDOWS[-1] - GRACE
 

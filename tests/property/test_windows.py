@@ -1,6 +1,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,8 +49,13 @@ def cut(draw, log):
     return [log[a:b] for a, b in zip([0, *bounds], [*bounds, len(log)], strict=True)]
 
 
-def fresh(max_bytes=0):
-    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes)
+HOT = {"exact": kernel.ENTRIES, "pane": 16}
+"""Of a card's payments the last 13 are told apart; an hour is shorter than the grace."""
+hot_or_not = pytest.mark.parametrize("hot", [{}, HOT])
+
+
+def fresh(max_bytes=0, **hot):
+    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes, **hot)
 
 
 def hashes_of(cards):
@@ -59,22 +65,23 @@ def hashes_of(cards):
 
 
 def observe(state, batch):
-    """Return (counts, sums, late) of each payment of the batch."""
+    """Return (counts, sums, since, late, hot) of each payment of the batch."""
     n = len(batch)
     if n == 0:
         return []
     cards, times, amounts_, ids, enters = zip(*batch, strict=True)
     counts, sums = np.empty((n, len(WINDOWS)), np.int64), np.empty((n, len(WINDOWS)), np.int64)
-    late = np.empty(n, np.bool_)
+    since, late, hot = np.empty(n, np.int64), np.empty(n, np.bool_), np.zeros(n, np.bool_)
     state.observe(
         np.arange(n), hashes_of(cards), np.array(times, np.int64), np.array(amounts_, np.int64),
-        np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, late,
+        np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, since, late, hot,
     )  # fmt: skip
-    return list(zip(counts.tolist(), sums.tolist(), late.tolist(), strict=True))
+    columns = counts, sums, since, late, hot
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def expected(log):
-    reference = ReferenceWindows(WINDOWS, GRACE)
+def expected(log, **hot):
+    reference = ReferenceWindows(WINDOWS, GRACE, **hot)
     return [
         reference.observe(card, time, amount, event or None, enters=enters)
         for card, time, amount, event, enters in log
@@ -92,6 +99,12 @@ def words(state):
             entries = blocks[block, kernel.FIRST : kernel.FIRST + fill * kernel.ENTRY_WORDS]
             held.append((int(block), entries.tolist()))
             block, fill = blocks[block, kernel.OLDER], kernel.ENTRIES
+            if block < kernel.NONE:
+                break
+        hours = kernel.HOURS - block
+        while hours != kernel.NONE:
+            held.append((int(hours), blocks[hours].tolist()))
+            hours = blocks[hours, kernel.OLDER]
     free, block = [], state._header[kernel.FREE_BLOCK]
     while block != kernel.NONE:
         free.append(int(block))
@@ -99,20 +112,21 @@ def words(state):
     return state._header.tobytes(), cards.tobytes(), held, free
 
 
+@hot_or_not
 @given(payments().flatmap(lambda log: st.tuples(st.just(log), cut(log))))
-def test_windows_hold_what_a_list_of_all_payments_says(case):
+def test_windows_hold_what_a_list_of_all_payments_says(hot, case):
     """
     Any order, ties, late ones, repeats, gaps, any sign; and wherever the log is cut into batches.
     """
     log, batches = case
-    state = fresh()
+    state = fresh(**hot)
 
     found = []
     for batch in batches:
         found += observe(state, batch)
         state.settle()
 
-    assert found == expected(log)
+    assert found == expected(log, **hot)
 
 
 @given(
@@ -135,10 +149,11 @@ def test_a_log_in_order_that_comes_again_is_scored_as_before(steps, order):
     assert words(state) == held
 
 
+@hot_or_not
 @given(payments(), payments(max_size=60), payments(max_size=40), st.data())
-def test_a_roll_back_restores_every_word(before, lost, after, data):
+def test_a_roll_back_restores_every_word(hot, before, lost, after, data):
     """And what follows is as if the batch had never been."""
-    state, twin = fresh(), fresh()
+    state, twin = fresh(**hot), fresh(**hot)
     for each in (state, twin):
         observe(each, before)
         each.settle()
@@ -157,10 +172,11 @@ def test_a_roll_back_restores_every_word(before, lost, after, data):
     assert words(state) == words(twin)
 
 
+@hot_or_not
 @given(payments(), payments(max_size=40))
-def test_the_last_windows_and_grace_of_a_log_are_all_of_it(before, after):
+def test_the_last_windows_and_grace_of_a_log_are_all_of_it(hot, before, after):
     """What is older than the longest window and the grace can be forgotten, unread."""
-    whole, part = fresh(), fresh()
+    whole, part = fresh(**hot), fresh(**hot)
     observe(whole, before)
     horizon = whole.watermark - WINDOWS[-1] - GRACE
 
@@ -169,15 +185,16 @@ def test_the_last_windows_and_grace_of_a_log_are_all_of_it(before, after):
     assert observe(part, after) == observe(whole, after)
 
 
+@hot_or_not
 @given(st.integers(0, 2**32), st.integers(0, 8_000), st.integers(1, 60))
-def test_a_state_with_a_limit_is_exact_or_says_that_it_is_cold(seed, max_bytes, cards):
+def test_a_state_with_a_limit_is_exact_or_says_that_it_is_cold(hot, seed, max_bytes, cards):
     """Whatever was evicted, and for every payment: unlimited state knows no better."""
     rng = np.random.default_rng(seed)
     n = 400
     times = 10_000 + np.cumsum(rng.integers(0, 6, n)) - rng.integers(0, GRACE + 9, n)
     columns = rng.integers(0, cards, n), times, rng.integers(-9, 99, n), rng.integers(0, 2_048, n)
     log = list(zip(*(column.tolist() for column in columns), [True] * n, strict=True))
-    state, unlimited = fresh(max_bytes or 1), fresh()
+    state, unlimited = fresh(max_bytes or 1, **hot), fresh(**hot)
     evicted = 0
 
     for begin in range(0, n, 20):
@@ -232,24 +249,90 @@ def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
     assert state.card_count <= cards
 
 
-@given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 50))
+def busy_log(seed, burst, gap, n=240):
+    """Return payments of two cards, in bursts, a fifth of them out of order."""
+    rng = np.random.default_rng(seed)
+    gaps = np.where(np.arange(n) % burst == 0, gap * 10, rng.integers(0, 2, n))
+    times = 10_000 + np.cumsum(gaps) - rng.integers(0, GRACE + 9, n) * (rng.random(n) < 0.2)
+    columns = rng.integers(0, 2, n), times, rng.integers(-9, 100, n), rng.integers(0, 2_048, n)
+    return list(zip(*(column.tolist() for column in columns), [True] * n, strict=True))
+
+
+busy = given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 50))
+
+
+@busy
 def test_busy_cards_are_measured_across_many_blocks(seed, burst, gap):
     """Hundreds of payments of two cards: blocks fill, empty, and are used again."""
-    rng = np.random.default_rng(seed)
-    n = 600
-    gaps = np.where(np.arange(n) % burst == 0, gap * 10, rng.integers(0, 2, n))
-    times = 10_000 + np.cumsum(gaps) - rng.integers(0, GRACE, n) * (rng.random(n) < 0.2)
-    log = list(
-        zip(
-            rng.integers(0, 2, n).tolist(), times.tolist(),
-            rng.integers(-9, 100, n).tolist(), rng.integers(0, 2_048, n).tolist(), [True] * n,
-            strict=True,
-        )
-    )  # fmt: skip
-    state = fresh()
+    state, log = fresh(), busy_log(seed, burst, gap, 600)
 
     found = observe(state, log)
 
     assert found == expected(log)
     if gap * 10 > WINDOWS[-1] + GRACE and burst < 30:
         assert int(state._header[kernel.BLOCK_COUNT]) <= 20
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@busy
+def test_hot_cards_are_measured_by_the_hour_whatever_becomes_of_batches(blocks, seed, burst, gap):
+    """Batches end anywhere, are taken back, and the state goes on from a copy of its tables."""
+    hot = {"exact": blocks * kernel.ENTRIES, "pane": 16}
+    state, log = fresh(**hot), busy_log(seed, burst, gap)
+    bounds = np.random.default_rng(seed).integers(0, len(log), 6)
+
+    found = []
+    for begin, end in pairwise([0, *sorted(bounds.tolist()), len(log)]):
+        observe(state, log[begin:end])
+        state.roll_back()
+        found += observe(state, log[begin:end])
+        state.settle()
+        state = copy_of(state, **hot)
+
+    assert found == expected(log, **hot)
+    kept = WINDOWS[-1] + GRACE
+    most = 2 * (blocks + 2 + (kept // 16 + 2) // 8 + 1)  # of payments, and of hours, eight in each
+    assert state.nbytes <= 2 * (32 + 8 * kernel.CARD_WORDS) + most * 8 * kernel.BLOCK_WORDS
+
+
+@busy
+def test_an_hour_at_its_edge_is_all_that_a_hot_card_may_differ_by(seed, burst, gap):
+    """It leaves out a part of the hour where the window begins; a late one adds all of its own."""
+    hot = {"exact": kernel.ENTRIES, "pane": 16}
+    log = [(*payment[:2], 1, 0, True) for payment in busy_log(seed, burst, gap)]
+
+    found = observe(fresh(**hot), log)
+
+    entered, watermark = [], 0
+    for (card, time, *_), (counts, _, _, late, is_hot) in zip(log, found, strict=True):
+        watermark = max(watermark, time)
+        mine = [t for c, t in entered if c == card]
+        for window, count in zip(WINDOWS, counts, strict=True):
+            start = max(time - window, watermark - WINDOWS[-1] - GRACE)
+            at_least = sum(start + 16 <= t <= time for t in mine)
+            at_most = sum(start < t < time + 16 for t in mine)
+            assert at_least <= count - 1 <= at_most
+            if not is_hot:
+                assert count - 1 == sum(start < t <= time for t in mine)
+        if not late:
+            entered.append((card, time))
+
+
+@busy
+def test_a_state_that_holds_more_goes_on_as_one_that_never_did(seed, burst, gap):
+    """A snapshot from before hot cards were told by the hour has all of their payments."""
+    log = busy_log(seed, burst, gap)
+    before = fresh()
+    observe(before, log[:120])
+    before.settle()
+
+    state = copy_of(before, **HOT)
+
+    assert observe(state, log[120:]) == expected(log, **HOT)[120:]
+
+
+def copy_of(state, **hot):
+    """Return a state in copies of the tables, as if they came from a snapshot."""
+    copied = fresh(**hot)
+    copied.take_over(*(table.copy() for table in state.tables))
+    return copied

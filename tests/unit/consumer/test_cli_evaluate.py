@@ -141,7 +141,10 @@ def test_training_on_features_that_nobody_declared_is_refused(files, tmp_path):
     done = command("train", *days, *files, "--feature-set", "mine", "--out", tmp_path / "model")
 
     assert done.exit_code == cli.EXIT_CONFIG
-    assert "--feature-set: 'mine' is none of arrival-1, arrival-2, handbook-1" in done.stderr
+    assert (
+        "--feature-set: 'mine' is none of arrival-1, arrival-2, arrival-3, handbook-1"
+        in done.stderr
+    )
 
 
 def test_a_table_is_printed_beside_what_was_published(files, bundle):

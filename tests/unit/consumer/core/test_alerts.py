@@ -34,7 +34,7 @@ class Desk:
         rows = np.zeros((len(payments), WIDTH), np.float32)
         rows[:, 0] = probabilities
         decisions = decide(rows, MODEL.score(rows), POLICY, EXPLAINER, MODEL)
-        rows = Rows(rows, velocity.late, velocity.cold)
+        rows = Rows(rows, velocity.late, velocity.cold, velocity.hot)
         return self.encoder.raise_alerts(events, rows, decisions, self.state)
 
 
@@ -104,7 +104,7 @@ def test_severity_follows_the_score(score, severity):
     probabilities = np.array([(score - 0.5) / 998])
     decisions = decide(rows, probabilities, everything, EXPLAINER, MODEL)
 
-    in_time = Rows(rows, np.zeros(1, np.bool_), np.zeros(1, np.bool_))
+    in_time = Rows(rows, *np.zeros((3, 1), np.bool_))
     raised = desk.encoder.raise_alerts(events_of([paid(0)]), in_time, decisions, desk.state)
 
     assert decisions.scores.tolist() == [score]

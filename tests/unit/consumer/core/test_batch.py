@@ -14,6 +14,8 @@ from tests.builders import events_of, payment
         (4, ["LATE_EVENT"]),
         (5, ["STATE_COLD", "LATE_EVENT"]),
         (7, ["STATE_COLD", "LABELS_STALE", "LATE_EVENT"]),
+        (8, ["HOT_KEY"]),
+        (15, ["STATE_COLD", "LABELS_STALE", "LATE_EVENT", "HOT_KEY"]),
     ],
 )
 def test_what_was_missing_is_told_in_the_words_of_the_schema(flags, names):

@@ -21,12 +21,11 @@ SCORED_AT = JANUARY + 123_456
 LABELS = LabelsKnown((7, 9), stale=False)
 
 
-def rows_of(values, *, late=False, cold=False):
+def rows_of(values, *, late=False, cold=False, hot=False):
     n = len(values)
     return Rows(
         np.array(values, np.float32).reshape(n, WIDTH),
-        np.broadcast_to(np.asarray(late, np.bool_), n),
-        np.broadcast_to(np.asarray(cold, np.bool_), n),
+        *(np.broadcast_to(np.asarray(flag, np.bool_), n) for flag in (late, cold, hot)),
     )
 
 
@@ -41,10 +40,10 @@ MODEL = FixedModel(lambda row: float(row[0]))
 EXPLAINER = Explainer(ARRIVAL_1, np.full(WIDTH, 0.01, np.float32))
 
 
-def encode(payments, probabilities, *, labels=LABELS, late=False, cold=False, **columns):
+def encode(payments, probabilities, *, labels=LABELS, flags=(), **columns):
     """Return the batch's outputs, and what was put into them."""
     events = events_of(payments, **columns)
-    rows = rows_of(features_of(probabilities), late=late, cold=cold)
+    rows = rows_of(features_of(probabilities), **dict(flags))
     scores = MODEL.score(rows.values)
     decisions = decide(rows.values, scores, POLICY, EXPLAINER, MODEL)
     keys = [b"key-%d" % k for k in range(len(payments))]
@@ -164,29 +163,28 @@ def test_up_to_four_reasons_are_written():
 @pytest.mark.parametrize("cold", [False, True])
 @pytest.mark.parametrize("stale", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-def test_what_was_missing_is_told_in_every_combination(cold, stale, late):
+@pytest.mark.parametrize("hot", [False, True])
+def test_what_was_missing_is_told_in_every_combination(cold, stale, late, hot):
     """In the order that the schema names them."""
     outputs, _, _ = encode(
-        [payment()], [0.1], cold=cold, late=late, labels=LabelsKnown((1,), stale=stale)
-    )
+        [payment()], [0.1], flags={"cold": cold, "late": late, "hot": hot},
+        labels=LabelsKnown((1,), stale=stale),
+    )  # fmt: skip
 
-    expected = [
-        name
-        for name, told in (("STATE_COLD", cold), ("LABELS_STALE", stale), ("LATE_EVENT", late))
-        if told
-    ]
+    words = {"STATE_COLD": cold, "LABELS_STALE": stale, "LATE_EVENT": late, "HOT_KEY": hot}
+    expected = [word for word, told in words.items() if told]
     assert predictions(outputs)[0]["degraded"] == expected
 
 
 def test_what_was_missing_is_told_row_by_row():
     """Only the labels are the batch's."""
     outputs, _, _ = encode(
-        [payment(k) for k in range(3)], [0.1] * 3, cold=[True, False, False],
-        late=[True, True, False],
+        [payment(k) for k in range(3)], [0.1] * 3,
+        flags={"cold": [True, False, False], "late": [True, True, False], "hot": [0, 1, 0]},
     )  # fmt: skip
 
     assert [each["degraded"] for each in predictions(outputs)] == [
-        ["STATE_COLD", "LATE_EVENT"], ["LATE_EVENT"], [],
+        ["STATE_COLD", "LATE_EVENT"], ["LATE_EVENT", "HOT_KEY"], [],
     ]  # fmt: skip
 
 

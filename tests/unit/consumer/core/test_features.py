@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import schemas
-from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_2, HANDBOOK_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, HANDBOOK_1
 from consumer.core.features import FeatureStep, grid, ratio
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
@@ -187,13 +187,26 @@ def test_without_earlier_payments_there_is_nothing_to_compare_with():
     assert [row[f"card_mean_{days}d_to_earlier"] for days in (1, 7, 14)] == [20, 20, 20]
 
 
-def test_arrival_2_says_what_arrival_1_says_and_more():
-    """Whatever the two share has one meaning, wherever other windows are kept beside it."""
+@pytest.mark.parametrize("which", [ARRIVAL_2, ARRIVAL_3])
+def test_later_sets_say_what_arrival_1_says_and_more(which):
+    """Whatever two of them share has one meaning, wherever other windows are kept beside it."""
     payments = [paid(1_000 + 700 * k, at=k * 19 * HOUR) for k in range(40)]
 
-    first, second = (Step(which).last(*payments) for which in (ARRIVAL_1, ARRIVAL_2))
+    first, second = (Step(each).last(*payments) for each in (ARRIVAL_1, which))
 
-    assert first.items() <= second.items()
+    assert first.items() < second.items()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "seconds"),
+    [((), 30 * 86_400), ((0,), 86_400), ((0, DAY), 0), ((0, DAY - HOUR, 2 * DAY - 1), 3_600),
+     ((-30 * DAY,), 30 * 86_400), ((DAY - 500_000,), 0.5)],
+)  # fmt: skip
+def test_the_time_since_the_last_payment_is_told_in_seconds(earlier, seconds):
+    """The last one before in event time, whichever came last; 30 days where there is none."""
+    row = Step(ARRIVAL_3).last(*(paid(1_000, at=at) for at in earlier), paid(2_000, at=DAY))
+
+    assert row["card_seconds_since_last"] == seconds
 
 
 @pytest.mark.parametrize(

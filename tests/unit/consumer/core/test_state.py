@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from consumer.core.state import ALWAYS, VelocityState
+from consumer.core.windows import EXACT_PAYMENTS
 from tests.builders import DAY, JANUARY, events_of, payment
 
 WINDOWS = {"card": (DAY, 7 * DAY, 30 * DAY)}
@@ -194,7 +195,7 @@ def test_velocity_of_some_rows_is_taken_together(state):
 
     assert taken.totals["card"].counts[:, 0].tolist() == [3, 1]
     assert taken.totals["card"].sums.tolist() == velocity.totals["card"].sums[[2, 0]].tolist()
-    assert (len(taken.late), len(taken.cold)) == (2, 2)
+    assert (len(taken.late), len(taken.cold), len(taken.hot)) == (2, 2, 2)
 
 
 @pytest.fixture
@@ -293,3 +294,17 @@ def test_some_rows_are_taken_of_all_keys(two_keys):
 
     assert taken["card"].counts[:, 0].tolist() == [3, 1]
     assert taken["terminal"].counts[:, 1].tolist() == [3, 1]
+
+
+def test_a_prediction_is_hot_when_any_key_of_it_is(two_keys):
+    """Here a terminal: as many payments as are told apart, of as many cards."""
+    batch = events(*range(10), terminal_id="t")
+    many = batch.take(np.arange(EXACT_PAYMENTS + 1) % 10)
+    many.times[:] = JANUARY + np.arange(len(many))
+    many.cards[:, 0] = np.arange(len(many))
+    many.fingerprints[:] = 0
+
+    velocity = observe(two_keys, many)
+
+    assert velocity.hot.tolist() == [False] * EXACT_PAYMENTS + [True]
+    assert velocity.totals["terminal"].counts[-1].tolist() == [EXACT_PAYMENTS + 1] * 2

@@ -14,8 +14,8 @@ CARD_BYTES = 32 + 8 * (kernel.CARD_WORDS + kernel.BLOCK_WORDS)
 ABOUT_A_BLOCK = (FULL - 1, FULL, FULL + 1, 2 * FULL - 1, 2 * FULL, 2 * FULL + 1)
 
 
-def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100, max_bytes=0) -> CardWindows:
-    return CardWindows(windows, grace, alert_window, max_bytes)
+def card_windows(windows=WINDOWS, grace=GRACE, alert_window=100, max_bytes=0, **hot) -> CardWindows:
+    return CardWindows(windows, grace, alert_window, max_bytes, **hot)
 
 
 def observe(state, payments, *, enters=True):
@@ -28,13 +28,12 @@ def observe(state, payments, *, enters=True):
     rows = [payment if len(payment) == 4 else (*payment, 0) for payment in payments]
     cards, times, amounts, ids = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     width = len(state._windows)
-    counts, sums, late = (
-        np.zeros((n, width), np.int64),
-        np.zeros((n, width), np.int64),
-        np.zeros(n, bool),
-    )
-    hashes = hashes_of(cards)
-    state.observe(np.arange(n), hashes, times, amounts, ids, np.full(n, enters), counts, sums, late)
+    counts, sums = np.zeros((n, width), np.int64), np.zeros((n, width), np.int64)
+    since, late, hot = np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool)
+    state.observe(
+        np.arange(n), hashes_of(cards), times, amounts, ids, np.full(n, enters), counts, sums,
+        since, late, hot,
+    )  # fmt: skip
     return counts.tolist(), sums.tolist(), late.tolist()
 
 
@@ -345,11 +344,11 @@ def test_cards_that_share_a_place_in_the_index_are_told_apart():
     state = card_windows()
     hashes = np.array([[7, 1], [7, 2], [7 + 2**40, 1], [7, 1]], np.int64)
     n = len(hashes)
-    counts, sums, late = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros(n, bool)
+    counts, sums = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64)
 
     state.observe(
         np.arange(n), hashes, np.zeros(n, np.int64), np.arange(1, n + 1), np.zeros(n, np.int64),
-        np.ones(n, bool), counts, sums, late,
+        np.ones(n, bool), counts, sums, np.zeros(n, np.int64), *np.zeros((2, n), bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [1, 1, 1, 2]
@@ -364,7 +363,7 @@ def test_only_the_rows_asked_for_are_observed():
 
     state.observe(
         np.array([1, 3]), hashes_of([1] * n), np.arange(n), np.full(n, 5), np.zeros(n, np.int64),
-        np.ones(n, bool), counts, sums, np.zeros(n, bool),
+        np.ones(n, bool), counts, sums, np.zeros(n, np.int64), *np.zeros((2, n), bool),
     )  # fmt: skip
 
     assert counts[:, 0].tolist() == [-1, 1, -1, 2]
@@ -407,7 +406,7 @@ def test_an_empty_batch_changes_nothing():
     none = np.empty((0, 3), np.int64)
     state.observe(
         np.empty(0, np.intp), np.empty((0, 2), np.int64), none[:, 0], none[:, 0], none[:, 0],
-        np.empty(0, bool), none, none, np.empty(0, bool),
+        np.empty(0, bool), none, none, none[:, 0], *np.empty((2, 0), bool),
     )  # fmt: skip
 
     assert tables(state) == before
@@ -571,7 +570,7 @@ def test_rolling_back_twice_is_rolling_back_once():
 
 def test_a_late_payment_that_needs_more_log_than_there_is_gets_it():
     """Thousands of payments may move for one; each of their words is saved first."""
-    state = card_windows((10**9,), grace=10**9)
+    state = card_windows((10**9,), grace=10**9, exact=10**6 * FULL)
     observe(state, [(1, 10 + k, 1) for k in range(20_000)])
     state.settle()
     before = tables(state)
@@ -681,6 +680,147 @@ def test_a_batch_is_rolled_back_to_the_state_after_an_eviction():
     state.roll_back()
 
     assert tables(state) == before
+
+
+HOT = {"exact": FULL, "pane": 60}
+"""Thirteen payments of a card are told apart, and the others are known by the minute."""
+
+
+def test_a_window_of_a_hot_card_takes_whole_hours_of_its_older_payments():
+    """Thirteen of thirty are told apart, from 170 on; one at 0 is in the hour from 0 on."""
+    state = card_windows((10, 70, 300), GRACE, **HOT)
+    observe(state, [(1, time, 1) for time in range(0, 300, 10)])
+
+    counts, sums, _ = observe(state, [(1, 299, 1), (1, 300, 1), (1, 355, 1)])
+
+    assert counts == [[2, 8, 31], [2, 8, 26], [1, 4, 27]]
+    assert sums == counts
+
+
+@pytest.mark.parametrize(("known", "counts"), [(FULL, [1, 1, 1]), (FULL + 1, [14, 15, 15])])
+def test_a_repeat_is_recognised_among_the_payments_that_are_told_apart(known, counts):
+    """The first of fourteen is not, be its block folded or not; its hour began at 960."""
+    state = card_windows(**HOT)
+    log = [(1, 1_000, 7, number) for number in range(1, known + 1)]
+    observe(state, log)
+
+    again, _, _ = observe(state, [log[0]])
+
+    assert again == [counts]
+
+
+@pytest.mark.parametrize(
+    ("time", "since"), [(1_100, 0), (1_099, 300), (959, 179), (700, 40), (659, 300), (2_000, 300)]
+)
+def test_the_last_payment_before_a_late_one_of_a_hot_card_is_known_by_the_hour(time, since):
+    """One at 680, one at 800, and thirteen at 1,100: hours begin at 660 and 780."""
+    state = card_windows(grace=500, **HOT)
+    observe(state, [(1, 680, 1), (1, 800, 1), *[(1, 1_100, 1)] * FULL])
+
+    hashes, found, lasted = hashes_of([1]), np.zeros((1, 3), np.int64), np.zeros(1, np.int64)
+    column = np.array([time])
+    state.observe(
+        np.arange(1), hashes, column, column, 0 * column, column < 0, found, found.copy(), lasted,
+        *np.zeros((2, 1), bool),
+    )  # fmt: skip
+
+    assert lasted.tolist() == [since]
+
+
+@pytest.mark.parametrize("begin", [0, 1, 59])
+def test_a_late_payment_of_a_hot_card_is_counted_in_its_hour(begin):
+    """Earlier than all that are told apart: it enters no block of payments."""
+    state = card_windows((300,), 300, **HOT)
+    observe(state, [(1, 100 + k, 1) for k in range(3 * FULL + 1)])
+    held = state.payment_count
+
+    counts, _, _ = observe(state, [(1, 60 + begin, 1), (1, 150, 1)])
+
+    assert state.payment_count == held + 1
+    assert counts[1] == [3 * FULL + 3]
+
+
+def test_one_payment_folds_a_block_into_many_hours_within_its_share_of_the_log():
+    """Each of the thirteen in an hour of its own, and all of them new."""
+    state = card_windows((10**6,), 10**6, exact=FULL, pane=1)
+    most = 0
+
+    for time in range(20 * FULL):
+        observe(state, [(1, time, 1)])
+        most = max(most, state._logged)
+        state.settle()
+
+    assert 3 * FULL < most <= kernel.UNDO_WORDS
+
+
+def test_hours_that_no_window_reaches_make_room_for_the_next():
+    """A key that stays hot for ever takes no more memory than in its first month."""
+    state = card_windows((300,), 60, **HOT)
+    sizes = []
+
+    for day in range(10):
+        observe(state, [(1, 1_000 * day + k, 1) for k in range(0, 1_000, 3)])
+        state.settle()
+        sizes.append(state.nbytes)
+
+    assert len(set(sizes[1:])) == 1
+
+
+def test_a_hot_card_gives_all_back_when_it_is_idle():
+    """Its hours with its payments."""
+    state = card_windows(**HOT)
+    observe(state, [(1, k, 1) for k in range(10 * FULL)])
+    state.settle()
+
+    observe(state, [(1, 10_000, 1)])
+
+    assert (state.payment_count, state.nbytes) == (1, CARD_BYTES)
+
+
+def test_an_evicted_hot_card_gives_its_hours_back():
+    """Or they would be lost for ever."""
+    state = card_windows(max_bytes=1, **HOT)
+    observe(state, [(1, k, 1) for k in range(10 * FULL)])
+
+    assert state.settle() == 1
+
+    assert (state.card_count, state.nbytes) == (0, 0)
+    assert kernel.is_sound(*state.tables)
+
+
+def hot_tables():
+    """Return tables of a hot card, and the row of its block of hours."""
+    state = card_windows(**HOT)
+    observe(state, [(1, k, 1) for k in range(10 * FULL)])
+    header, cards, blocks = state.tables
+    links = blocks[:: kernel.BLOCK_WORDS]
+    [hours] = kernel.HOURS - links[links < kernel.NONE]
+    return header, cards, blocks, int(hours)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [(kernel.OLDER, 10**6), (kernel.OLDER, -2), (kernel.OLDER, 0), (kernel.FIRST, 10**9)],
+)
+def test_hours_that_lead_astray_are_no_state(word, value):
+    """Out of the table, into payments, or into the future."""
+    header, cards, blocks, hours = hot_tables()
+    assert kernel.is_sound(header, cards, blocks)
+
+    blocks[hours * kernel.BLOCK_WORDS + word] = value
+
+    with pytest.raises(ValueError, match="chain of blocks"):
+        card_windows(**HOT).take_over(header, cards, blocks)
+
+
+def test_a_link_to_hours_beyond_the_table_is_no_state():
+    """However far."""
+    header, cards, blocks, hours = hot_tables()
+    oldest = np.flatnonzero(blocks[:: kernel.BLOCK_WORDS] == kernel.HOURS - hours)[0]
+
+    for link in (kernel.HOURS - 10**6, -(2**63)):
+        blocks[oldest * kernel.BLOCK_WORDS] = link
+        assert not kernel.is_sound(header, cards, blocks)
 
 
 def test_the_reference_agrees_on_a_year_of_one_card():
