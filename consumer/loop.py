@@ -120,6 +120,9 @@ class Loop:
                 return
             except FatalError:
                 raise
+            except MemoryError as fault:
+                self._state.roll_back()
+                raise FatalError("the memory left does not suffice for one record") from fault
             except Exception as fault:  # noqa: BLE001 - this one, then
                 self._state.roll_back()
                 refused = self._refuse(record, fault)
