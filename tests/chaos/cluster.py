@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, ElectionType, TopicPartition
+from confluent_kafka import ElectionType
 from confluent_kafka.admin import AdminClient
 
 from tests.brokers import Broker, Node, Rung, choose, open_broker
@@ -57,11 +57,6 @@ class Cluster:
         known = self.admin.list_topics(TRANSACTIONS, timeout=30).topics[TRANSACTIONS].partitions
         return self._member(known[abs(java_hash(transactional_id)) % len(known)].leader)
 
-    def controller(self) -> Member:
-        """Return the broker whose controller is the active one."""
-        described: Any = self.admin.describe_cluster(request_timeout=30).result(30)
-        return self._member(described.controller.id)
-
     def elect_preferred_leaders(self) -> None:
         """Let every partition be led by the first of its replicas, coordinators' ones as well."""
         self.admin.elect_leaders(ElectionType.PREFERRED, None).result(30)
@@ -108,12 +103,6 @@ class Cluster:
         """Delete topics and all that is in them."""
         for deleted in self.admin.delete_topics(list(topics), operation_timeout=30).values():
             deleted.result(60)
-
-    def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the group's offsets, as the brokers have them."""
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        parts: list[TopicPartition] = asked[group].result(30).topic_partitions
-        return {(part.topic, part.partition): part.offset for part in parts}
 
     def _member(self, node_id: int) -> Member:
         return next(member for member in self.members if member.node.node_id == node_id)

@@ -27,11 +27,12 @@ from tests.integration.forked import Program
 from tests.integration.harness import Instance, Scene, eventually
 from tests.integration.history import History, decode, source
 from tests.integration.oracle import Partition
-from tests.integration.traffic import PREDICTION, Sent
+from tests.integration.traffic import PREDICTION, Feeder, Sent
 
 NAIVE = "naive"
 GUARANTEES = ("exactly-once", "at-least-once", NAIVE)
 RECOVERY_LIMIT_SECONDS = 90.0
+RESTART_SECONDS = 0.2
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch": {"max_records": 25},
     "kafka": {"socket.timeout.ms": "3000", "fetch.wait.max.ms": "100"},
@@ -66,6 +67,7 @@ class Run:
     exits: list[tuple[str, int]] = field(default_factory=list)
     recovery_seconds: float | None = None
     violations: list[str] = field(default_factory=list)
+    feeder: Feeder | None = None
     _gone: dict[int, range] = field(default_factory=dict)
     _changes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _running: dict[str, Instance] = field(default_factory=dict)
@@ -133,18 +135,15 @@ class Run:
         while not self._closed.wait(0.05):
             with self._lock:
                 for name, instance in list(self._running.items()):
-                    if instance.exit_code is not None:
+                    if instance.exit_code is not None and not self._closed.is_set():
                         self.exits.append((name, instance.exit_code))
+                        time.sleep(RESTART_SECONDS)
                         self._start(name)
 
     def go_on(self, more: int = 60, within_seconds: float = 60) -> None:
         """Return when so much more is published than now, by whomever."""
         [begin] = eventually(lambda: [self.scene.published()], 30)
         eventually(lambda: self.scene.published() >= begin + more, within_seconds, self.tails)
-
-    def let_pass(self, seconds: float) -> None:
-        """Let a fault last."""
-        time.sleep(seconds)
 
     def recover(self) -> None:
         """The fault has ended: measure how long it is until its traces are gone."""
@@ -177,6 +176,10 @@ class Run:
         """Return what was acknowledged to upstream, but for what was deleted unread."""
         sent = list(self.scene.upstream.journal.sent)
         return [each for each in sent if each.offset not in self._gone.get(each.partition, ())]
+
+    def tell(self, text: str) -> None:
+        """Print what is being done, for a row whose seed decides it."""
+        print(f"     {text}", flush=True)
 
     def tails(self) -> str:
         """Return the ends of the logs."""
@@ -274,7 +277,8 @@ def perform(
     try:
         complete = True
         try:
-            with scene.feed(per_second, refused_every=refused_every):
+            run.feeder = scene.feed(per_second, refused_every=refused_every)
+            with run.feeder:
                 if instances:
                     run.start(*instances)
                     run.go_on(100)
@@ -283,7 +287,7 @@ def perform(
                     run.recover()
             eventually(scene.done, RECOVERY_LIMIT_SECONDS, run.tails)
         except (AssertionError, OSError, RuntimeError, KafkaException) as fault:
-            run.violations.append(f"{type(fault).__name__}: {fault}"[:4_000])
+            run.violations.append(f"{type(fault).__name__}: {fault}"[:2_000])
             complete = False
         found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
         if not run.is_naive:

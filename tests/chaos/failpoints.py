@@ -77,6 +77,18 @@ def run_within_memory(more_bytes: int, nth: int, arguments: list[str]) -> None:
     cli.app(arguments)
 
 
+def run_slowed(while_exists: str, seconds: float, arguments: list[str]) -> None:
+    """Be the command with a model that takes so long for a batch, while a file exists."""
+    from consumer import cli, pipeline  # noqa: PLC0415 - the fork server has loaded them
+
+    def slow() -> None:
+        if os.path.exists(while_exists):  # noqa: PTH110 - once a batch
+            time.sleep(seconds)
+
+    _before(pipeline, "score", slow)
+    cli.app(arguments)
+
+
 def run_with_full_log(arguments: list[str]) -> None:
     """Be the command, with its output on a device that is full."""
     from consumer import cli  # noqa: PLC0415 - the fork server has loaded it

@@ -63,8 +63,8 @@ def die_while_committing(run: Run) -> None:
 @row("K11", "killed while its partitions are taken", guarantees=OURS, instances=("b",))
 def die_on_revoke(run: Run) -> None:
     run.start("a", strike=Failpoint("on-revoke", "kill"))
-    eventually(lambda: run["a"].total("assigned_partitions") == 2, 20, run.tails)
-    run.start("c")
+    eventually(lambda: run["a"].total("assigned_partitions") == 2, 30, run.tails)
+    run.start("c", "d")  # of four members each has one partition, so that `a` must give one
     run.wait_exit("a")
 
 
@@ -111,7 +111,7 @@ def terminate_without_brokers(run: Run) -> None:
     finally:
         for node in run.cluster.nodes:
             node.resume()
-    run.expect(holds=code == 75, what=f"it ended with {code}, not 75")
+    run.expect(holds=code in {0, 75}, what=f"it ended with {code}: 0 if all is committed, or 75")
     run.expect(holds=seconds < 12, what=f"it took {seconds:.1f} s to end")
     run.start("a")
 
@@ -139,7 +139,7 @@ def stop_long(run: Run) -> None:
 @row("K19", "out of memory: an allocation fails in scoring, again and again", guarantees=OURS)
 def no_memory(run: Run) -> None:
     run.remove("a")
-    run.start("a", strike=Failpoint("after-features", "no-memory", 10, times=1_000))
+    run.start("a", strike=Failpoint("after-features", "no-memory", 60, times=1_000))
     code = run.wait_exit("a")
     run.expect(holds=code == 70, what=f"it ended with {code}, not 70")
 
@@ -177,13 +177,13 @@ def no_descriptors(run: Run) -> None:
 
 @row("K21b", "the disk for snapshots is full", guarantees=OURS)
 def no_room_for_snapshots(run: Run) -> None:
+    """Its log ends there as well, so that it has a new one, in which its port is told."""
     run.remove("a")
     state = {"url": str(run.scene.folder / "state"), "snapshot_interval": "200ms"}
-    run.start("a", program=partial(run_with_small_files, 16_384), state=state)
-    run.go_on(200)
-    failed = run["a"].total("snapshots_total", 'result="failed"')
-    run.expect(holds=failed > 0, what="no snapshot failed")
-    run.kill("a")
+    run.start("c", program=partial(run_with_small_files, 2_000), state=state)
+    eventually(lambda: run["c"].total("snapshots_total", 'result="failed"') > 3, 40, run.tails)
+    run.go_on(100)
+    run.kill("c")
 
 
 @row("K21c", "the disk for the log is full", guarantees=OURS)

@@ -8,7 +8,8 @@ from confluent_kafka import TopicPartition
 from tests.chaos.course import Run
 from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, row
 from tests.integration.harness import eventually
-from tests.integration.traffic import Input
+from tests.integration.history import decode, read_topic
+from tests.integration.traffic import PREDICTION, Input
 
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
 MEGABYTE = 950_000
@@ -62,6 +63,47 @@ def labels_gone(run: Run) -> None:
     finally:
         run.cluster.broker.create_topics({topic: 1})
     run.go_on(20)
+
+
+OTHER_TOPIC = frozenset(
+    {"phantom", "duplicate", "changed", "order", "features", "degraded", "alert", "dead letter",
+     "prediction", "probability", "labels"}
+)  # fmt: skip
+"""Rules that cannot be held against outputs of two topics with one name, whose places coincide."""
+
+
+@row(
+    "E2", "the topic of payments is deleted, and made again", guarantees=OURS, forgives=OTHER_TOPIC,
+)  # fmt: skip
+def payments_gone(run: Run) -> None:
+    """All that comes to the new topic is scored, from its first record on."""
+    topics, upstream = run.scene.topics, run.scene.upstream
+    assert run.feeder is not None
+    run.feeder.rate = 0
+    time.sleep(0.5)
+    upstream.flush()
+    eventually(run.scene.done, 60, run.tails)
+    run.cluster.delete_topics(topics.payments)
+    time.sleep(3)
+    run.cluster.broker.create_topics({topics.payments: 4})
+    upstream.begin_again()
+    upstream.send_mixed(2_000)
+    new = {
+        decode("transaction", sent.value)["event_id"]
+        for sent in upstream.journal.sent if sent.outcome == PREDICTION
+    }  # fmt: skip
+
+    def missing() -> int:
+        found = read_topic(run.scene.address, topics.predictions)
+        return len(new - {decode("prediction", value)["event_id"] for value in found})
+
+    try:
+        eventually(lambda: missing() == 0, 60)
+    except AssertionError:
+        run.expect(
+            holds=False, what=f"{missing()} of {len(new)} payments of the new topic are lost"
+        )
+    run.recovery_seconds = 0.0
 
 
 @row(

@@ -330,7 +330,7 @@ class Scene:
 
     def published(self) -> int:
         """Return how far the topic of predictions has grown, whoever wrote to it."""
-        places = [TopicPartition(self.topics.predictions, p) for p in range(self.partitions)]
+        places = [TopicPartition(self.topics.predictions, p) for p in range(PARTITIONS)]
         return sum(self.asker.get_watermark_offsets(place, timeout=5)[1] for place in places)
 
     def committed(self) -> dict[int, int]:

@@ -245,6 +245,10 @@ class Upstream:
                     self.send(bad)
         self.flush()
 
+    def begin_again(self) -> None:
+        """Begin a new journal, for topics that are new."""
+        self.journal = Journal(labels=self.journal.labels)
+
     def flush(self) -> None:
         """Return when all is acknowledged."""
         assert self._producer.flush(90) == 0, "inputs were not acknowledged within 90 s"
@@ -261,7 +265,8 @@ class Feeder(threading.Thread):
         """
         super().__init__(name="feeder", daemon=True)
         self._upstream = upstream
-        self._rate = per_second
+        self.rate = per_second
+        """Records a second; may be changed while they flow."""
         self._refused_every = refused_every
         self._stopped = threading.Event()
         self._fault: BaseException | None = None
@@ -280,12 +285,15 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         """Keep to the rate on average; what an outage delays is sent after it."""
-        begin, done = time.monotonic(), 0
+        last, due, done = time.monotonic(), 0.0, 0
         refused = self._refused()
         try:
             while not self._stopped.wait(0.01):
-                due = min(int((time.monotonic() - begin) * self._rate), done + self._rate)
-                for _ in range(due - done):
+                now = time.monotonic()
+                due += (now - last) * self.rate
+                last = now
+                for _ in range(min(int(due), self.rate)):
+                    due -= 1
                     if done % 100 == 99 and self._upstream.has_labels:
                         self._upstream.send_label()
                     self._upstream.send(self._upstream.traffic.payment())
