@@ -68,9 +68,9 @@ def overload(run: Run) -> None:
     thread.start()
     time.sleep(8)
     steady = max(watch.rss)
-    run.feeder.rate = 10 * BEARABLE
+    run.feeder.go_at(10 * BEARABLE)
     time.sleep(LOAD_SECONDS)
-    run.feeder.rate = BEARABLE // 2
+    run.feeder.go_at(BEARABLE // 2)
     slow.unlink()
     run.recover()
     eventually(lambda: run["a"].total("consumer_lag_messages") < BEARABLE, 30, run.tails)

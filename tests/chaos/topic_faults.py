@@ -79,7 +79,7 @@ def payments_gone(run: Run) -> None:
     """All that comes to the new topic is scored, from its first record on."""
     topics, upstream = run.scene.topics, run.scene.upstream
     assert run.feeder is not None
-    run.feeder.rate = 0
+    run.feeder.go_at(0)
     time.sleep(0.5)
     upstream.flush()
     eventually(run.scene.done, 60, run.tails)

@@ -265,8 +265,8 @@ class Feeder(threading.Thread):
         """
         super().__init__(name="feeder", daemon=True)
         self._upstream = upstream
-        self.rate = per_second
-        """Records a second; may be changed while they flow."""
+        self._rate = per_second
+        self._due = 0.0
         self._refused_every = refused_every
         self._stopped = threading.Event()
         self._fault: BaseException | None = None
@@ -283,17 +283,21 @@ class Feeder(threading.Thread):
             raise self._fault
         self._upstream.flush()
 
+    def go_at(self, per_second: int) -> None:
+        """Change the rate, and forget what is still due at the one before."""
+        self._rate, self._due = per_second, 0.0
+
     def run(self) -> None:
         """Keep to the rate on average; what an outage delays is sent after it."""
-        last, due, done = time.monotonic(), 0.0, 0
+        last, done = time.monotonic(), 0
         refused = self._refused()
         try:
             while not self._stopped.wait(0.01):
                 now = time.monotonic()
-                due += (now - last) * self.rate
+                self._due += (now - last) * self._rate
                 last = now
-                for _ in range(min(int(due), self.rate)):
-                    due -= 1
+                for _ in range(min(int(self._due), self._rate)):
+                    self._due -= 1
                     if done % 100 == 99 and self._upstream.has_labels:
                         self._upstream.send_label()
                     self._upstream.send(self._upstream.traffic.payment())
