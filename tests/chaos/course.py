@@ -95,9 +95,7 @@ class Run:
             return self._running[names[-1]]
 
     def _start(self, name: str, program: Program | None = None) -> None:
-        sections = {**self.settings}
-        for section, values in self._changes[name].items():
-            sections[section] = {**sections.get(section, {}), **values}
+        sections = _over(self.settings, self._changes[name])
         if self.is_naive and program is None:
             program = naive.run
         self._running[name] = self.scene.start(name, program=program, **sections)
@@ -273,28 +271,12 @@ def perform(
     """
     real = guarantee if guarantee != NAIVE else "at-least-once"
     scene = Scene(cluster.broker, folder, bundle, real, seed=seed)
-    sections = {**SETTINGS}
-    for section, values in settings.items():
-        sections[section] = {**sections.get(section, {}), **values}
-    run = Run(cluster, scene, guarantee, random.Random(seed), sections)
+    run = Run(cluster, scene, guarantee, random.Random(seed), _over(SETTINGS, settings))
+    run.feeder = scene.feed(per_second, refused_every=refused_every)
     supervisor = threading.Thread(target=run.supervise, name="supervisor", daemon=True)
     supervisor.start()
     try:
-        complete = True
-        try:
-            run.feeder = scene.feed(per_second, refused_every=refused_every)
-            with run.feeder:
-                if instances:
-                    run.start(*instances)
-                    run.go_on(100)
-                act(run)
-                if run.recovery_seconds is None and not run.violations:
-                    run.recover()
-            eventually(scene.done, RECOVERY_LIMIT_SECONDS, run.tails)
-        except (AssertionError, OSError, RuntimeError, KafkaException) as fault:
-            run.violations.append(f"{type(fault).__name__}: {fault}"[:2_000])
-            complete = False
-            run.halt()  # what is still being published has no offsets yet
+        complete = _complete(run, act, instances)
         found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
         if not run.is_naive:
             found.violations[:0] = run.violations
@@ -302,3 +284,30 @@ def perform(
     finally:
         run.close()
         supervisor.join(10)
+
+
+def _complete(run: Run, act: Act, instances: tuple[str, ...]) -> bool:
+    """Go through with it, and say whether all that was sent is committed in the end."""
+    assert run.feeder is not None
+    try:
+        with run.feeder:
+            if instances:
+                run.start(*instances)
+                run.go_on(100)
+            act(run)
+            if run.recovery_seconds is None and not run.violations:
+                run.recover()
+        eventually(run.scene.done, RECOVERY_LIMIT_SECONDS, run.tails)
+    except (AssertionError, OSError, RuntimeError, KafkaException) as fault:
+        run.violations.append(f"{type(fault).__name__}: {fault}"[:2_000])
+        run.halt()  # what is still being published has no offsets yet
+        return False
+    return True
+
+
+def _over(
+    below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the sections of a configuration with those of another over them."""
+    names = below.keys() | above.keys()
+    return {name: {**below.get(name, {}), **above.get(name, {})} for name in names}

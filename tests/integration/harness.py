@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from consumer.app import App
 from consumer.settings import load_settings
@@ -330,8 +336,12 @@ class Scene:
 
     def published(self) -> int:
         """Return how far the topic of predictions has grown, whoever wrote to it."""
+        # Not by the asker, which looks for a partition where it was led before.
         places = [TopicPartition(self.topics.predictions, p) for p in range(PARTITIONS)]
-        return sum(self.asker.get_watermark_offsets(place, timeout=5)[1] for place in places)
+        asked = self.admin.list_offsets(
+            dict.fromkeys(places, OffsetSpec.latest()), request_timeout=5
+        )
+        return sum(answer.result(6).offset for answer in asked.values())
 
     def committed(self) -> dict[int, int]:
         """Return the group's offsets, as a committed reader is told; 0 where there is none."""
