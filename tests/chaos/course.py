@@ -7,6 +7,7 @@ stopped may run again, or the last broken thing is whole.
 """
 
 import random
+import shutil
 import threading
 import time
 from collections import Counter
@@ -33,9 +34,10 @@ NAIVE = "naive"
 GUARANTEES = ("exactly-once", "at-least-once", NAIVE)
 RECOVERY_LIMIT_SECONDS = 90.0
 RESTART_SECONDS = 0.2
+KEPT_LOGS = Path("build/chaos-logs")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch": {"max_records": 25},
-    "kafka": {"socket.timeout.ms": "3000", "fetch.wait.max.ms": "100"},
+    "kafka": {"socket.timeout.ms": "3000"},
 }
 """Small batches, so that hardly a moment is without one in hand; silence is noticed in seconds."""
 
@@ -120,9 +122,16 @@ class Run:
         instance.kill()
 
     def halt(self) -> None:
-        """SIGKILL to all instances; none comes back."""
-        for name in list(self._running):
-            self.remove(name)
+        """End all instances for good, and keep their logs with where each thread was."""
+        with self._lock:
+            ended, self._running = self._running, {}
+        for instance in ended.values():
+            instance.show_stacks()
+        kept = KEPT_LOGS / self.scene.folder.name
+        kept.mkdir(parents=True, exist_ok=True)
+        for log in self.scene.folder.glob("*.log"):
+            shutil.copy(log, kept)
+        self.tell(f"logs are kept in {kept}")
 
     def wait_exit(self, name: str, count: int = 1, within_seconds: float = 40) -> int:
         """Return the exit code of an instance that ended by itself so many times by now."""
@@ -260,7 +269,7 @@ Act = Callable[[Run], None]
 
 def perform(
     cluster: Cluster, folder: Path, bundle: Path, act: Act, guarantee: str, seed: int, *,
-    instances: tuple[str, ...] = ("a", "b"), per_second: int = 100, refused_every: int = 40,
+    instances: tuple[str, ...] = ("a", "b"), per_second: int = 60, refused_every: int = 40,
     allowed: frozenset[str] = frozenset(), forgives: frozenset[str] = frozenset(),
     **settings: Mapping[str, Any],
 ) -> tuple[Run, Verdict]:  # fmt: skip

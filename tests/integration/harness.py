@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    OffsetSpec,
     ResourceType,
 )
 
@@ -336,12 +335,12 @@ class Scene:
 
     def published(self) -> int:
         """Return how far the topic of predictions has grown, whoever wrote to it."""
-        # Not by the asker, which looks for a partition where it was led before.
-        places = [TopicPartition(self.topics.predictions, p) for p in range(PARTITIONS)]
-        asked = self.admin.list_offsets(
-            dict.fromkeys(places, OffsetSpec.latest()), request_timeout=5
-        )
-        return sum(answer.result(6).offset for answer in asked.values())
+        ends = [TopicPartition(self.topics.predictions, p, OFFSET_END) for p in range(PARTITIONS)]
+        answered = self.asker.offsets_for_times(ends, timeout=5)
+        for end in answered:
+            if end.error is not None:
+                raise KafkaException(end.error)
+        return sum(end.offset for end in answered)
 
     def committed(self) -> dict[int, int]:
         """Return the group's offsets, as a committed reader is told; 0 where there is none."""
