@@ -2,13 +2,16 @@
 
 import pytest
 
+from consumer.adapters.log_reader import LogReader
 from tests.brokers import Rung, why_missing
-from tests.chaos import broker_faults, process_faults  # noqa: F401 - they enter their rows
+from tests.chaos import process_faults  # noqa: F401 - it enters its rows
+from tests.chaos.broker_faults import dead
 from tests.chaos.cluster import java_hash, open_cluster
 from tests.chaos.course import perform
 from tests.chaos.plan import ROWS
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
+from tests.integration.harness import eventually
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +31,26 @@ def model(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("id_", ["K9", "B2"])
-def test_a_row_of_the_plan(cluster, model, tmp_path, id_):
+def test_a_reader_finds_who_leads_now(cluster):
+    """Ends are known again once a dead leader's partitions have another, and while it is dead."""
+    cluster.broker.create_topics({"led": 3})
+    config = {"bootstrap.servers": cluster.broker.bootstrap_servers, "group.id": "g"}
+    reader = LogReader({**config, "log_level": 0, "reconnect.backoff.max.ms": 500}, "led")
+    assert reader.ends([0, 1, 2], 10) == {0: 0, 1: 0, 2: 0}
+
+    with dead(cluster.leader("led", 1).node):
+        known = eventually(lambda: reader.ends([0, 1, 2], 2), 20)
+
+    assert known == {0: 0, 1: 0, 2: 0}
+    reader.close()
+
+
+def test_a_row_of_the_plan(cluster, model, tmp_path):
     """
-    Killed in the middle of commits, and the group's coordinator killed: exactly once, nothing is
-    lost, nothing is there twice, and what the fault left is worked off.
+    Killed in the middle of commits: exactly once, nothing is lost, nothing is there twice, and what
+    the fault left is worked off.
     """
-    row = ROWS[id_]
+    row = ROWS["K9"]
 
     run, found = perform(cluster, tmp_path, model, row.act, "exactly-once", 5, **row.options)
 

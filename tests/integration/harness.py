@@ -336,7 +336,8 @@ class Scene:
     def published(self) -> int:
         """Return how far the topic of predictions has grown, whoever wrote to it."""
         ends = [TopicPartition(self.topics.predictions, p, OFFSET_END) for p in range(PARTITIONS)]
-        answered = self.asker.offsets_for_times(ends, timeout=5)
+        self.asker.list_topics(self.topics.predictions, timeout=5)  # who leads may have changed
+        answered = self.asker.offsets_for_times(ends, timeout=2)
         for end in answered:
             if end.error is not None:
                 raise KafkaException(end.error)
