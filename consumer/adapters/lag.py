@@ -72,8 +72,13 @@ class LagMonitor(threading.Thread):
         self._reader.close()
 
     def measure(self) -> list[Lag]:
-        """Return the lag of each partition of ours that has begun. Raises KafkaException."""
+        """
+        Return the lag of each partition of ours that has begun. Raises KafkaException when the
+        brokers do not answer, which is found out also with none.
+        """
         waiting = dict(self._progress.uncommitted_from)
+        if not waiting:
+            self._reader.partitions(_REQUEST_SECONDS)
         ends = self._reader.ends(waiting, _REQUEST_SECONDS)
         return [self._lag(partition, waiting[partition], end) for partition, end in ends.items()]
 

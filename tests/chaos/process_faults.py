@@ -14,7 +14,7 @@ from tests.chaos.failpoints import (
     run_with_small_files,
     run_within_memory,
 )
-from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, not_made, row
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, not_made, promised, row
 from tests.integration.harness import eventually
 from tests.integration.proxy import END_TXN, OFFSET_COMMIT, Fate
 
@@ -95,8 +95,10 @@ def terminate(run: Run) -> None:
     for _ in range(3):
         code = run.stop("a")
         run.expect(holds=code == 0, what=f"SIGTERM ended it with {code}, not 0")
-        run.start("a")
+        again = run.start("a")
         run.go_on(20)
+        if promised(run):
+            again.wait_ready()
 
 
 @row("K16", "SIGTERM while every broker is away", guarantees=OURS, allowed=STALE)

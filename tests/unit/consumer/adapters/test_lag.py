@@ -13,16 +13,20 @@ class Reader:
         self.answers = True
 
     def ends(self, partitions, _):
+        return dict.fromkeys(self.partitions(0) and partitions, 0)
+
+    def partitions(self, _):
         if not self.answers:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return dict.fromkeys(partitions, 0)
+        return [0]
 
 
 class Progress:
-    """One partition, all of it committed."""
+    """Partitions that are ours, all of them committed."""
 
-    in_hand = {}  # noqa: RUF012 - nobody changes it
-    uncommitted_from = {0: 0}  # noqa: RUF012
+    def __init__(self, partitions):
+        self.in_hand = {}
+        self.uncommitted_from = dict.fromkeys(partitions, 0)
 
 
 @pytest.fixture
@@ -30,11 +34,11 @@ def reader():
     return Reader()
 
 
-@pytest.fixture
-def monitor(reader):
+@pytest.fixture(params=[[0], []], ids=["one partition is ours", "none is"])
+def monitor(reader, request):
     """A monitor that looks when it is told to."""
     telemetry = Telemetry(CollectorRegistry(), "group", "transactions.raw")
-    return LagMonitor(reader, Progress(), telemetry, interval_seconds=60)
+    return LagMonitor(reader, Progress(request.param), telemetry, interval_seconds=60)
 
 
 def test_silence_begins_with_the_first_question_in_vain(monitor, reader, monkeypatch):
