@@ -47,7 +47,7 @@ def cut_from_transactions(run: Run) -> None:
 
 @row("N4", "one way only: requests arrive, and no answer for 8 s", allowed=STALE)
 def cut_answers(run: Run) -> None:
-    with run.cluster.weather("fraudstream-a", frozenset({Way.TO_CLIENT}), cut=True):
+    with run.cluster.weather("fraudstream-a", ways=frozenset({Way.TO_CLIENT}), cut=True):
         time.sleep(LONG)
 
 
