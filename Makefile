@@ -11,7 +11,7 @@ JOBS ?= 3
 IN_PARALLEL := --numprocesses $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo kafka quality bench test-docker docs lock audit
+.PHONY: help setup check test test-slow demo kafka quality chaos soak bench test-docker docs lock audit
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,12 @@ kafka: setup ## fetch the jars of a real Kafka with Maven
 
 quality: setup ## the Handbook streamed, 4 test weeks, on 1 and 8 partitions; and by law of label delay -> build/quality.json
 	@$(RUN) -m benchmarks.quality
+
+chaos: setup ## the fault plan on three brokers, the naive consumer beside; CHAOS_FLAGS="--only K7 --seed 5" -> build/chaos.json
+	@$(RUN) -m tests.chaos $(CHAOS_FLAGS)
+
+soak: setup ## 30 minutes (SOAK_SECONDS) of steady traffic, and no leak by slope -> build/soak.json
+	@$(RUN) -m tests.chaos.soak
 
 bench: setup ## CPU per event against the floor -> build/bench.json
 	@$(RUN) -m benchmarks.bench

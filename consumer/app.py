@@ -213,6 +213,10 @@ class App:
         """Asked between two batches, when the state is that of our own next offsets."""
         if self._fatal is not None:
             raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
+        # A batch in hand notices an outage by itself; with none, nothing else would.
+        limit = self._settings.delivery.outage_limit
+        if min(self._lag.seconds_without_answer, self._loop.seconds_since_commit) > limit:
+            raise OutageError(limit)
         if self._resuming.is_set():
             self._resuming.clear()
             self._source.resume_paused()

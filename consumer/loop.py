@@ -54,7 +54,7 @@ class Loop:
         self._control = control
         self._telemetry = telemetry
         self._outage_limit = outage_limit_seconds
-        self._last_progress = self._last_poll = time.monotonic()
+        self._last_progress = self._last_poll = self._last_commit = time.monotonic()
         self._poisoned_in_a_row = 0
         self._housekeeping_due = 0.0
 
@@ -67,6 +67,11 @@ class Loop:
     def seconds_since_progress(self) -> float:
         """Time since a batch was committed, or none was waiting."""
         return time.monotonic() - self._last_progress
+
+    @property
+    def seconds_since_commit(self) -> float:
+        """Time since a batch was committed, or since the start."""
+        return time.monotonic() - self._last_commit
 
     def run(self, keep_going: Callable[[], bool]) -> None:
         """
@@ -120,6 +125,9 @@ class Loop:
                 return
             except FatalError:
                 raise
+            except MemoryError as fault:
+                self._state.roll_back()
+                raise FatalError("the memory left does not suffice for one record") from fault
             except Exception as fault:  # noqa: BLE001 - this one, then
                 self._state.roll_back()
                 refused = self._refuse(record, fault)
@@ -151,7 +159,7 @@ class Loop:
 
     def _done(self, records: Records, refused: Refused) -> None:
         self._source.settled(records, refused)
-        self._last_progress = time.monotonic()
+        self._last_progress = self._last_commit = time.monotonic()
 
     def _take_back(self, cause: str, records: Records) -> None:
         self._state.roll_back()

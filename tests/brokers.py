@@ -224,16 +224,18 @@ def open_broker(
     port: int = 0,
     jvm_flags: Sequence[str] = JVM_FLAGS,
     properties: Mapping[str, str] | None = None,
+    advertise: Callable[[str], str] = str,
 ) -> Iterator[Broker]:
     """
     Open the chosen rung, print where it is and why it was taken, and leave nothing behind.
 
-    `port` (the first node's) and `jvm_flags` are for the kafka rung, `properties` also for docker.
+    `port` (the first node's), `jvm_flags` and `advertise` (for a node's address, the one that
+    clients are sent to) are for the kafka rung, `properties` also for docker.
     """
     opened = {
         Rung.ADDRESS: partial(_given, choice.address, nodes),
         Rung.EMBEDDED: partial(_embedded, nodes),
-        Rung.KAFKA: partial(_kafka, nodes, port, jvm_flags, properties or {}),
+        Rung.KAFKA: partial(_kafka, nodes, port, jvm_flags, properties or {}, advertise),
         Rung.DOCKER: partial(_docker, nodes, properties or {}),
     }[choice.rung]
     with opened() as broker:
@@ -255,9 +257,13 @@ def _embedded(nodes: int) -> Iterator[Broker]:
 
 @contextmanager
 def _kafka(
-    nodes: int, port: int, jvm_flags: Sequence[str], properties: Mapping[str, str]
+    nodes: int,
+    port: int,
+    jvm_flags: Sequence[str],
+    properties: Mapping[str, str],
+    advertise: Callable[[str], str],
 ) -> Iterator[Broker]:
-    with run_nodes(nodes, port, jvm_flags, properties) as running:
+    with run_nodes(nodes, port, jvm_flags, properties, advertise) as running:
         addresses = ",".join(node.address for node in running)
         yield Broker(rung=Rung.KAFKA, bootstrap_servers=addresses, nodes=running)
 

@@ -58,7 +58,7 @@ def reader_config(settings: Settings, on_error: ErrorCallback) -> dict[str, Any]
     """
     membership = {
         "group.instance.id", "group.protocol", "group.remote.assignor", "session.timeout.ms",
-        "heartbeat.interval.ms", "partition.assignment.strategy",
+        "heartbeat.interval.ms", "max.poll.interval.ms", "partition.assignment.strategy",
     }  # fmt: skip
     return {
         **_without(settings.kafka, _PRODUCER_ONLY | membership),

@@ -15,6 +15,7 @@ from consumer.telemetry import Telemetry
 _SECONDS_BETWEEN_METADATA: Final = 60.0
 _REQUEST_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.05
+_STALE_WAIT_SECONDS: Final = 0.1
 _MOST_RECORDS: Final = 10_000
 
 
@@ -60,9 +61,12 @@ class LabelFeed:
         """
         Read up to the topic's end as it is now, so that no label is counted by luck.
 
-        Waits `max_wait_seconds` at most: what is known by then is used, and called stale.
+        Waits `max_wait_seconds` at most: what is known by then is used, and called stale. As long
+        as it is, the batches that follow ask again and hardly wait: an outage of the labels must
+        not hold up each of them.
         """
-        deadline = time.monotonic() + self._max_wait
+        wait = min(_STALE_WAIT_SECONDS, self._max_wait) if self._stale else self._max_wait
+        deadline = time.monotonic() + wait
         reached = False
         while not reached and time.monotonic() < deadline:
             try:
@@ -81,8 +85,8 @@ class LabelFeed:
         self._consumer.close()
 
     def _reached_end(self, deadline: float) -> bool:
-        self._look_for_partitions()
-        ends = self._ends.ends(self._next_offsets, min(_REQUEST_SECONDS, self._max_wait))
+        self._look_for_partitions(_request_seconds(deadline))
+        ends = self._ends.ends(self._next_offsets, _request_seconds(deadline))
         while any(self._next_offsets[partition] < end for partition, end in ends.items()):
             wait = deadline - time.monotonic()
             if wait <= 0:
@@ -90,14 +94,14 @@ class LabelFeed:
             self._take_in(self._consumer.consume(_MOST_RECORDS, timeout=min(wait, 0.05)))
         return True
 
-    def _look_for_partitions(self) -> None:
+    def _look_for_partitions(self, timeout_seconds: float) -> None:
         """Start on partitions that are new; a label in an unread one would be missed in silence."""
         if time.monotonic() < self._metadata_due:
             return
-        found = self._ends.partitions(_REQUEST_SECONDS)
+        found = self._ends.partitions(timeout_seconds)
         new = [partition for partition in found if partition not in self._next_offsets]
         if new:
-            starts = self._ends.beginnings(new, _REQUEST_SECONDS)
+            starts = self._ends.beginnings(new, timeout_seconds)
             self._next_offsets.update(starts)
             self._consumer.incremental_assign(
                 [TopicPartition(self._topic, partition, starts[partition]) for partition in new]
@@ -122,3 +126,8 @@ class LabelFeed:
         if values:
             late, refused = self._frauds.add(values, timestamps)
             self._telemetry.labels_read(len(values), refused, late, max(timestamps) / 1_000)
+
+
+def _request_seconds(deadline: float) -> float:
+    """Return how long to wait for one answer: a moment at least, since none takes no time."""
+    return min(_REQUEST_SECONDS, max(deadline - time.monotonic(), _RETRY_SECONDS))

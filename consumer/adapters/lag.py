@@ -1,5 +1,6 @@
 """How far behind the group's member is, measured on a thread that the loop cannot hold up."""
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -41,15 +42,27 @@ class LagMonitor(threading.Thread):
         self._telemetry = telemetry
         self._interval = interval_seconds
         self._stopped = threading.Event()
+        self._silent_since = math.inf
         self._timestamps: dict[int, tuple[int, int | None]] = {}
 
     def run(self) -> None:
         """Measure until stopped."""
         while not self._stopped.wait(self._interval):
-            try:
-                self._telemetry.lag_measured(self.measure())
-            except KafkaException:
-                self._telemetry.lag_unknown()
+            self.look()
+
+    def look(self) -> None:
+        """Measure once, and show it."""
+        try:
+            self._telemetry.lag_measured(self.measure())
+            self._silent_since = math.inf
+        except KafkaException:
+            self._telemetry.lag_unknown()
+            self._silent_since = min(self._silent_since, time.monotonic())
+
+    @property
+    def seconds_without_answer(self) -> float:
+        """Time since the brokers were first asked in vain; 0 while they answer."""
+        return max(0.0, time.monotonic() - self._silent_since)
 
     def stop(self) -> None:
         """End the thread and close its client."""
@@ -59,8 +72,13 @@ class LagMonitor(threading.Thread):
         self._reader.close()
 
     def measure(self) -> list[Lag]:
-        """Return the lag of each partition of ours that has begun. Raises KafkaException."""
+        """
+        Return the lag of each partition of ours that has begun. Raises KafkaException when the
+        brokers do not answer, which is found out also with none.
+        """
         waiting = dict(self._progress.uncommitted_from)
+        if not waiting:
+            self._reader.partitions(_REQUEST_SECONDS)
         ends = self._reader.ends(waiting, _REQUEST_SECONDS)
         return [self._lag(partition, waiting[partition], end) for partition, end in ends.items()]
 

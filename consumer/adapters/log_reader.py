@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -143,11 +144,27 @@ class LogReader:
         wanted = [TopicPartition(self.topic, partition, at) for partition in partitions]
         if not wanted:
             return {}
-        answered = self._consumer.offsets_for_times(wanted, timeout=timeout)
+        try:
+            answered = self._ask(wanted, timeout)
+        except KafkaException:
+            self._look_for_leaders(timeout)
+            raise
+        return {part.partition: part.offset for part in answered}
+
+    def _ask(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        answered: list[TopicPartition] = self._consumer.offsets_for_times(wanted, timeout=timeout)
         for part in answered:
             if part.error is not None:
                 raise KafkaException(part.error)
-        return {part.partition: part.offset for part in answered}
+        return answered
+
+    def _look_for_leaders(self, timeout: float) -> None:
+        """
+        Ask who leads the partitions now: of what is not being fetched, librdkafka 2.16 remembers
+        the leader that it knew, for minutes after that one has died.
+        """
+        with suppress(KafkaException):
+            self._consumer.list_topics(self.topic, timeout=timeout)
 
 
 def _is_passing(error: KafkaError | None) -> bool:

@@ -77,11 +77,8 @@ def proxied() -> Iterator[tuple[Broker, Proxy]]:
     if why := why_missing(Rung.KAFKA):
         missing(why)
     proxy = Proxy()
-    upstream = free_port()
-    advertised = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{proxy.port}"}
-    proxy.open(upstream)
     with open_broker(
-        choose(Rung.KAFKA, {}), port=upstream, properties=QUICK_GROUPS | advertised
+        choose(Rung.KAFKA, {}), properties=QUICK_GROUPS, advertise=proxy.open
     ) as broker:
         yield broker, proxy
     proxy.close()

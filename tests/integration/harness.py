@@ -14,16 +14,22 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from consumer.app import App
 from consumer.settings import load_settings
 from tests.brokers import Broker
-from tests.integration.forked import run_forked
+from tests.integration.forked import Program, fraudstream, mutated, run_forked
 from tests.integration.history import History, Topics, load_thresholds, read_history
 from tests.integration.traffic import Feeder, Upstream
 from tests.kafka.processes import admin_client
@@ -54,11 +60,11 @@ class Instance:
     """One consumer process, by default forked from a process that has its modules loaded."""
 
     def __init__(
-        self, name: str, config: Path, *, fresh: bool, changes: Sequence[str] = ()
+        self, name: str, config: Path, *, fresh: bool, program: Program | None = None
     ) -> None:
         """
-        `fresh` runs the command as a user would, in an interpreter of its own; `changes` are made
-        to its code first (mutants.py).
+        `fresh` runs the command as a user would, in an interpreter of its own; `program` runs
+        something else than the command, always forked.
         """
         self.name = name
         self.log = config.with_suffix(".log")
@@ -68,14 +74,16 @@ class Instance:
             with self.log.open("ab") as log:
                 log.write(b"\n")  # the one before was killed in the middle of a line
         self._began = len(self.lines())
-        if fresh or (SLOW and not changes):
+        if program is None and (fresh or SLOW):
             with self.log.open("ab") as log:
                 self._popen = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log)
             self.pid = self._popen.pid
         else:
             self._popen = None
             self._fork = _FORKS.Process(
-                target=run_forked, args=(arguments, str(self.log), tuple(changes)), daemon=True
+                target=run_forked,
+                args=(program or fraudstream, arguments, str(self.log)),
+                daemon=True,
             )
             self._fork.start()
             self.pid = self._fork.pid or 0
@@ -125,8 +133,12 @@ class Instance:
 
     def ready(self) -> bool:
         """Say what /readyz says."""
+        return self.answers("/readyz")
+
+    def answers(self, path: str) -> bool:
+        """Say whether a probe is answered with 200."""
         try:
-            with self._get("/readyz") as answer:
+            with self._get(path) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as error:
             error.close()
@@ -216,8 +228,10 @@ def interrupt(app: App, at: int, act: Callable[[], object]) -> None:
 class Scene:
     """Topics and group of one test, its upstream, and its consumers."""
 
-    def __init__(self, broker: Broker, folder: Path, bundle: Path, guarantee: str) -> None:
-        """Create the topics, named after the test's folder."""
+    def __init__(
+        self, broker: Broker, folder: Path, bundle: Path, guarantee: str, *, seed: int = 1
+    ) -> None:
+        """Create the topics, named after the test's folder; `seed` is the traffic's."""
         self.broker = broker
         self.address = broker.bootstrap_servers
         self.folder = folder
@@ -225,6 +239,7 @@ class Scene:
         names = ("group", "payments", "labels", "predictions", "alerts", "payments-dlt")
         stem = f"{folder.name}-{uuid.uuid4().hex[:6]}"
         self.topics = Topics(*(f"{stem}.{name}" for name in names))
+        self.partitions = PARTITIONS
         self.instances: list[Instance] = []
         self.asker = Consumer(
             {
@@ -262,7 +277,7 @@ class Scene:
         }
         widths = dict.fromkeys((self.topics.payments, *self.topics.outputs), PARTITIONS)
         broker.create_topics(widths | {self.topics.labels: 1})
-        self.upstream = Upstream(self.address, self.topics.payments, self.topics.labels)
+        self.upstream = Upstream(self.address, self.topics.payments, self.topics.labels, seed)
 
     def config(self, name: str, **changes: Mapping[str, Any]) -> Path:
         """Write a configuration file: the scene's, and over it these sections."""
@@ -303,22 +318,34 @@ class Scene:
         name: str = "one",
         *,
         fresh: bool = False,
+        program: Program | None = None,
         mutants: Sequence[str] = (),
         **changes: Mapping[str, Any],
     ) -> Instance:
         """Start a consumer and return at once; the name is its instance.id."""
-        config = self.config(name, **changes)
-        instance = Instance(name, config, fresh=fresh, changes=mutants)
+        if mutants:
+            program = partial(mutated, tuple(mutants))
+        instance = Instance(name, self.config(name, **changes), fresh=fresh, program=program)
         self.instances.append(instance)
         return instance
 
-    def feed(self, per_second: int) -> Feeder:
-        """Return a feeder; while it is entered, payments and labels keep coming."""
-        return Feeder(self.upstream, per_second)
+    def feed(self, per_second: int, *, refused_every: int = 0) -> Feeder:
+        """Return a feeder; while it is entered, payments, labels and some rubbish keep coming."""
+        return Feeder(self.upstream, per_second, refused_every)
+
+    def published(self) -> int:
+        """Return how far the topic of predictions has grown, whoever wrote to it."""
+        ends = [TopicPartition(self.topics.predictions, p, OFFSET_END) for p in range(PARTITIONS)]
+        self.asker.list_topics(self.topics.predictions, timeout=5)  # who leads may have changed
+        answered = self.asker.offsets_for_times(ends, timeout=2)
+        for end in answered:
+            if end.error is not None:
+                raise KafkaException(end.error)
+        return sum(end.offset for end in answered)
 
     def committed(self) -> dict[int, int]:
         """Return the group's offsets, as a committed reader is told; 0 where there is none."""
-        asked = [TopicPartition(self.topics.payments, p) for p in range(PARTITIONS)]
+        asked = [TopicPartition(self.topics.payments, p) for p in range(self.partitions)]
         return {p.partition: max(0, p.offset) for p in self.asker.committed(asked, timeout=5)}
 
     def commit(self, next_offsets: dict[int, int]) -> None:

@@ -1,17 +1,20 @@
 """
-A TCP proxy that knows Kafka's frames: it can lose answers, lose requests, and deliver them late.
+A TCP proxy that knows Kafka's frames: it can lose answers, lose requests, and deliver them late;
+and it can be a bad network, slow, narrow, broken off or silent.
 
 The broker must advertise the proxy's address, so that clients come through it for everything.
 """
 
 import asyncio
+import math
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 PRODUCE, LIST_OFFSETS, OFFSET_COMMIT, OFFSET_FETCH = 0, 2, 8, 9
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
@@ -49,12 +52,57 @@ class Fault:
 
     def strikes(self, frame: bytes) -> bool:
         """Say whether the request is one of its kind, and count it."""
-        api_key, _, _, length = struct.unpack_from(">hhih", frame)
-        ours = frame[10 : 10 + length].decode().startswith(OUR_CLIENTS)
+        (api_key,) = struct.unpack_from(">h", frame)
+        ours = _client_of(frame).startswith(OUR_CLIENTS)
         if api_key != self.api_key or not ours or self.containing not in frame:
             return False
         self.hits += 1
         return self.hits <= self.times
+
+
+class Way(Enum):
+    """A direction of a connection."""
+
+    TO_BROKER = auto()
+    TO_CLIENT = auto()
+
+
+BOTH_WAYS = frozenset(Way)
+
+
+@dataclass
+class Weather:
+    """
+    What a network does to the connections of some clients: each frame waits `delay_seconds`, as
+    drawn for it, and as long as its bytes take at `bytes_per_second`; with `cut`, until the weather
+    is over.
+    """
+
+    client: str
+    ways: frozenset[Way]
+    cut: bool = False
+    delay_seconds: Callable[[], float] = lambda: 0.0
+    bytes_per_second: float = math.inf
+    hits: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def delay(self, client: str, way: Way, size: int) -> None:
+        """Return when a frame of that size may go on."""
+        if way not in self.ways or not client.startswith(self.client):
+            return
+        self.hits += 1
+        seconds = math.inf if self.cut else self.delay_seconds() + size / self.bytes_per_second
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), None if self.cut else seconds)
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One client's connection; whose it is, its first request says."""
+
+    writer: asyncio.StreamWriter
+    client: str = ""
+    unanswered: set[bytes] = field(default_factory=set)
 
 
 class Proxy:
@@ -64,17 +112,26 @@ class Proxy:
         """Take a free port, which the broker is then told to advertise."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._upstream = 0
+        self._upstream = ("", 0)
         self._faults: list[Fault] = []
+        self._weathers: list[Weather] = []
+        self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
-    def open(self, upstream: int) -> None:
-        """Forward every connection to that port of this machine."""
-        self._upstream = upstream
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        return f"127.0.0.1:{self.port}"
+
+    def open(self, upstream: str) -> str:
+        """Forward every connection to that address, host:port; return our own."""
+        host, port = upstream.split(":")
+        self._upstream = host, int(port)
         self._thread.start()
         started = asyncio.start_server(self._serve, sock=self._listener)
         self._server = asyncio.run_coroutine_threadsafe(started, self._loop).result(10)
+        return self.address
 
     def close(self) -> None:
         """Cut all connections."""
@@ -104,45 +161,86 @@ class Proxy:
             self._faults.remove(fault)
             self._loop.call_soon_threadsafe(fault.over.set)
 
+    @contextmanager
+    def weather(
+        self, client: str = OUR_CLIENTS, ways: frozenset[Way] = BOTH_WAYS, **what: Any
+    ) -> Iterator[Weather]:
+        """Let clients whose ids begin so suffer a Weather, until the block ends."""
+        weather = Weather(client, ways, **what)
+        self._weathers.append(weather)
+        try:
+            yield weather
+        finally:
+            self._weathers.remove(weather)
+            self._loop.call_soon_threadsafe(weather.over.set)
+
+    def reset(self, client: str = OUR_CLIENTS) -> None:
+        """Break off the connections of clients whose ids begin so, with a TCP reset."""
+
+        def abort() -> None:
+            for connection in self._connections:
+                if connection.client.startswith(client):
+                    connection.writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(abort)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        unanswered: set[bytes] = set()
+        try:
+            up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:  # the broker is down, and its clients are to notice
+            writer.transport.abort()
+            return
+        connection = _Connection(writer)
+        self._connections.add(connection)
         pumps = [
-            asyncio.create_task(self._requests(reader, up_writer, unanswered)),
-            asyncio.create_task(self._answers(up_reader, writer, unanswered)),
+            asyncio.create_task(self._requests(reader, up_writer, connection)),
+            asyncio.create_task(self._answers(up_reader, writer, connection)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._connections.discard(connection)
             for end in (*pumps, up_writer, writer):
                 end.cancel() if isinstance(end, asyncio.Task) else end.close()
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: set[bytes]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         async for frame in _frames(reader):
+            connection.client = connection.client or _client_of(frame)
             fault = next((fault for fault in self._faults if fault.strikes(frame)), None)
             if fault is not None and fault.fate is Fate.LOST:
                 continue
             if fault is not None and fault.fate is Fate.LATE:
                 await fault.over.wait()
             if fault is not None and fault.fate is Fate.UNANSWERED:
-                unanswered.add(frame[4:8])
+                connection.unanswered.add(frame[4:8])
             sent = frame
             if fault is not None and fault.fate is Fate.NOT_YET:
                 await asyncio.sleep(_BACKLOG_SECONDS)
                 sent = frame.replace(fault.containing, b"x" * len(fault.containing))
-            writer.write(struct.pack(">i", len(sent)) + sent)
-            await writer.drain()
+            await self._forward(sent, writer, connection, Way.TO_BROKER)
 
     async def _answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: set[bytes]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         async for frame in _frames(reader):
-            if frame[:4] not in unanswered:
-                writer.write(struct.pack(">i", len(frame)) + frame)
-                await writer.drain()
+            if frame[:4] not in connection.unanswered:
+                await self._forward(frame, writer, connection, Way.TO_CLIENT)
+
+    async def _forward(
+        self, frame: bytes, writer: asyncio.StreamWriter, connection: _Connection, way: Way
+    ) -> None:
+        for weather in list(self._weathers):
+            await weather.delay(connection.client, way, len(frame))
+        writer.write(struct.pack(">i", len(frame)) + frame)
+        await writer.drain()
+
+
+def _client_of(frame: bytes) -> str:
+    length: int = struct.unpack_from(">h", frame, 8)[0]
+    return frame[10 : 10 + length].decode()
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

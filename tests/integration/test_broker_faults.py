@@ -2,6 +2,7 @@ import random
 import time
 
 import psutil
+import pytest
 
 from tests.integration.checker import check
 from tests.integration.conftest import BOTH
@@ -68,4 +69,26 @@ def test_the_only_broker_dies_and_comes_back(node, scene):
     assert consumer.exit_code is None
     assert after - before < 64 * 2**20
     eventually(lambda: {name for name, _ in consumer.metrics()} >= set(LAG), 20)
+    assert check(scene.history()) == []
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["with a batch in hand", "idle"])
+def test_an_outage_that_outlasts_the_limit_ends_the_process(node, scene, busy):
+    """Code 75 tells an orchestrator that a restart may help; it does, and nothing is missing."""
+    consumer = scene.start(**SMALL, delivery={"outage_limit": "3s"})
+    scene.upstream.send_mixed(200)
+    scene.wait_done()
+    with scene.feed(200 if busy else 0):
+        if busy:
+            consumer.go_on(50)
+        node.pause()
+        try:
+            assert consumer.wait(40) == 75
+        finally:
+            node.resume()
+        assert "did not answer for 3 s (delivery.outage_limit)" in consumer.tail()
+        scene.start(**SMALL)
+
+    scene.wait_done()
+
     assert check(scene.history()) == []

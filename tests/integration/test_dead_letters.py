@@ -16,7 +16,7 @@ from consumer.core.dead_letter import DeadLetters
 from consumer.records import Refused, Status
 from tests.builders import DAY, payment, payment_records
 from tests.integration.checker import check
-from tests.integration.forked import run_forked
+from tests.integration.forked import fraudstream, run_forked
 from tests.integration.harness import PARTITIONS, SLOW, Scene, eventually
 from tests.integration.history import decode, source
 from tests.integration.test_commands import command
@@ -240,7 +240,7 @@ def die_at(commit: int, after: bool, arguments: list[str], log: str) -> None:
                 super().commit_transaction(*timeout)
 
     letter_actions.Producer = Mortal
-    run_forked(arguments, log)
+    run_forked(fraudstream, arguments, log)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_of_two_who_replay_at_once_one_gives_way(desk):
     arguments = ["dead-letters", "replay", "--config", str(desk.config("desk")), "--rate", "10"]
     log = desk.folder / "replay.log"
     fork = multiprocessing.get_context("forkserver").Process(
-        target=run_forked, args=(arguments, str(log))
+        target=run_forked, args=(fraudstream, arguments, str(log))
     )
     fork.start()
     eventually(lambda: len(audited(desk)) >= 10, 30, log.read_text)

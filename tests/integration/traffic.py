@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,22 +172,35 @@ class Upstream:
         """The partitioner is Java's, as the applications' would be."""
         self.traffic = Traffic(seed)
         self.journal = Journal()
+        self.has_labels = True
+        """Whether a feeder sends labels, too."""
         self._payments, self._labels = payments, labels
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": "upstream",
-                "enable.idempotence": True,
-                "max.in.flight.requests.per.connection": 1,  # a journal must not count a lost one
-                "partitioner": "murmur2_random",
-                "linger.ms": 1,
-                "reconnect.backoff.max.ms": 500,
-                "log_level": 0,
-            }
-        )
+        self._config = {
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": "upstream",
+            "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": 1,  # a journal must not count a lost one
+            "partitioner": "murmur2_random",
+            "linger.ms": 1,
+            "reconnect.backoff.max.ms": 500,
+            "topic.metadata.refresh.interval.ms": 2_000,  # topics may grow
+            "log_level": 0,
+        }
+        self._producer = Producer(self._config)
 
     def send(self, payment: Input) -> None:
         """Produce one record of the input topic; it enters the journal when acknowledged."""
+        self._send(self._producer, payment)
+
+    def send_packed(self, payments: Sequence[Input], compression: str) -> None:
+        """Produce records in batches as large as a client can make them, and compressed."""
+        large = {"linger.ms": 500, "batch.size": 25_000_000, "message.max.bytes": 25_000_000}
+        producer = Producer({**self._config, **large, "compression.type": compression})
+        for each in payments:
+            self._send(producer, each)
+        assert producer.flush(60) == 0, "inputs were not acknowledged within 60 s"
+
+    def _send(self, producer: Producer, payment: Input) -> None:
         before, now = self.journal.labels, time.time_ns() // 1_000_000
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -201,11 +214,11 @@ class Upstream:
                 )
             )  # fmt: skip
 
-        self._producer.produce(
+        producer.produce(
             self._payments, payment.value, payment.key,
             headers=list(payment.headers), timestamp=now, on_delivery=delivered,
         )  # fmt: skip
-        self._producer.poll(0)
+        producer.poll(0)
 
     def send_label(self, value: bytes | None = None) -> None:
         """Produce a label and wait until it is acknowledged, as labels must be."""
@@ -232,6 +245,10 @@ class Upstream:
                     self.send(bad)
         self.flush()
 
+    def begin_again(self) -> None:
+        """Begin a new journal, for topics that are new."""
+        self.journal = Journal(labels=self.journal.labels)
+
     def flush(self) -> None:
         """Return when all is acknowledged."""
         assert self._producer.flush(90) == 0, "inputs were not acknowledged within 90 s"
@@ -241,11 +258,16 @@ class Upstream:
 class Feeder(threading.Thread):
     """Sends payments and labels at a steady rate while the test does its mischief."""
 
-    def __init__(self, upstream: Upstream, per_second: int) -> None:
-        """`with` starts it, and ends it when all is acknowledged."""
+    def __init__(self, upstream: Upstream, per_second: int, refused_every: int = 0) -> None:
+        """
+        `with` starts it, and ends it when all is acknowledged. After each `refused_every` payments
+        comes one record that cannot be scored, of each kind in turn.
+        """
         super().__init__(name="feeder", daemon=True)
         self._upstream = upstream
         self._rate = per_second
+        self._due = 0.0
+        self._refused_every = refused_every
         self._stopped = threading.Event()
         self._fault: BaseException | None = None
 
@@ -261,16 +283,30 @@ class Feeder(threading.Thread):
             raise self._fault
         self._upstream.flush()
 
+    def go_at(self, per_second: int) -> None:
+        """Change the rate, and forget what is still due at the one before."""
+        self._rate, self._due = per_second, 0.0
+
     def run(self) -> None:
         """Keep to the rate on average; what an outage delays is sent after it."""
-        begin, done = time.monotonic(), 0
+        last, done = time.monotonic(), 0
+        refused = self._refused()
         try:
             while not self._stopped.wait(0.01):
-                due = min(int((time.monotonic() - begin) * self._rate), done + self._rate)
-                for _ in range(due - done):
-                    if done % 100 == 99:
+                now = time.monotonic()
+                self._due += (now - last) * self._rate
+                last = now
+                for _ in range(min(int(self._due), self._rate)):
+                    self._due -= 1
+                    if done % 100 == 99 and self._upstream.has_labels:
                         self._upstream.send_label()
                     self._upstream.send(self._upstream.traffic.payment())
                     done += 1
+                    if self._refused_every and done % self._refused_every == 0:
+                        self._upstream.send(next(refused))
         except BaseException as fault:  # noqa: BLE001 - shown to the test when it leaves
             self._fault = fault
+
+    def _refused(self) -> Iterator[Input]:
+        while True:
+            yield from self._upstream.traffic.refused()

@@ -101,6 +101,14 @@ class Node:
             self._process.wait()  # before the pipe closes: only an orphan's data may be removed
             self._process.communicate()
 
+    def stop(self) -> None:
+        """SIGTERM, and return when it has handed over what it led and ended."""
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(START_SECONDS)
+        self.kill()
+
     def pause(self) -> None:
         """SIGSTOP, as a frozen machine: connections stay open, silent."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -112,6 +120,10 @@ class Node:
         """Kill what still runs, start on the same data, and return when it serves clients."""
         self.kill()
         self.start()
+        self.wait_serving()
+
+    def wait_serving(self) -> None:
+        """Return when it serves clients."""
         await_nodes(self.address, lambda node_ids: self.node_id in node_ids, [self])
 
     def log_tail(self, lines: int = 15) -> str:
@@ -121,16 +133,28 @@ class Node:
 
 @contextmanager
 def run_nodes(
-    count: int, port: int, jvm_flags: Sequence[str], properties: Mapping[str, str]
+    count: int,
+    port: int,
+    jvm_flags: Sequence[str],
+    properties: Mapping[str, str],
+    advertise: Callable[[str], str] = str,
 ) -> Iterator[Sequence[Node]]:
-    """Run a cluster on a temporary folder; the first node listens on `port`, 0 for a free one."""
+    """
+    Run a cluster on a temporary folder; the first node listens on `port`, 0 for a free one.
+
+    `advertise` tells, for the address of each, the one that clients are sent to.
+    """
     logging = "-Dorg.apache.logging.log4j.level=WARN"
     java = ["java", *jvm_flags, logging, "-cp", f"{ensure_jars()}/*"]
     with ExitStack() as cleanup:
         temporary = tempfile.TemporaryDirectory(prefix="fraudstream-kafka-")
         folder = Path(cleanup.enter_context(temporary))
-        ports = [(_reserve(port * (i == 0), cleanup), _reserve(0, cleanup)) for i in range(count)]
-        _format(java, [_write_config(folder, i, ports, properties) for i in range(count)])
+        ports = [
+            (_reserve(port * (i == 0), cleanup), _reserve(0, cleanup), _reserve(0, cleanup))
+            for i in range(count)
+        ]
+        shown = [advertise(f"127.0.0.1:{clients}") for clients, _, _ in ports]
+        _format(java, [_write_config(folder, i, ports, shown, properties) for i in range(count)])
         nodes = [Node(i + 1, ports[i][0], java, folder) for i in range(count)]
         for node in nodes:
             cleanup.callback(node.kill)
@@ -197,19 +221,27 @@ def cluster_properties(nodes: int) -> dict[str, str]:
 
 
 def _write_config(
-    folder: Path, i: int, ports: Sequence[tuple[int, int]], properties: Mapping[str, str]
+    folder: Path,
+    i: int,
+    ports: Sequence[tuple[int, int, int]],
+    advertised: Sequence[str],
+    properties: Mapping[str, str],
 ) -> Path:
-    voters = ",".join(f"{n}@127.0.0.1:{port}" for n, (_, port) in enumerate(ports, start=1))
-    clients, controller = ports[i]
+    voters = ",".join(f"{n}@127.0.0.1:{port}" for n, (_, _, port) in enumerate(ports, start=1))
+    clients, brokers, controller = ports[i]
+    listeners = f"PLAINTEXT://127.0.0.1:{clients},BROKERS://127.0.0.1:{brokers}"
+    shown = f"PLAINTEXT://{advertised[i]},BROKERS://127.0.0.1:{brokers}"
+    protocols = ("CONTROLLER", "PLAINTEXT", "BROKERS")
     own = {
         "node.id": str(i + 1),
         "process.roles": "broker,controller",
         "controller.quorum.voters": voters,
-        "listeners": f"PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{clients}",
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": shown,
         "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        # Brokers talk past whatever a test puts between them and their clients.
+        "inter.broker.listener.name": "BROKERS",
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in protocols),
         "log.dirs": str(folder / f"data-{i + 1}"),
     }
     lines = [

@@ -22,6 +22,12 @@ def nan_for(row):
     return float("nan") if row[AMOUNT] > STEP else by_amount(row)
 
 
+def without_memory(row):
+    if row[AMOUNT] > STEP:
+        raise MemoryError
+    return by_amount(row)
+
+
 def log_of(*amounts, **columns):
     """Return payments of one card of these amounts, None for a poisoned one."""
     return payment_records(
@@ -151,6 +157,18 @@ def test_a_payment_without_a_probability_has_a_reason_of_its_own():
 
     assert rig.dead_letters == {(0, 1): "score_invalid"}
     assert rig.value("dead_letters_total", reason="score_invalid", stage="score") == 1
+
+
+def test_a_process_without_memory_ends_and_blames_no_record():
+    """A batch that does not fit is tried record by record; one that does not, is not at fault."""
+    rig = Rig(FixedModel(without_memory))
+
+    with pytest.raises(FatalError, match="memory"):
+        rig.run(log_of(1, 2, None, 4), batch=4)
+
+    assert [p["source_offset"] for p in rig.predictions] == [0, 1]
+    assert rig.dead_letters == {}
+    assert rig.sink.committed == {0: 2}
 
 
 @pytest.mark.bad_input("f6")

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import time
 
@@ -250,6 +252,23 @@ def test_logs_begin_at_a_level(capsys, level, lines):
     telemetry.batch_aborted("x", 1)
 
     assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch):
+    """A full disk, or a collector that is gone, costs lines and no payment."""
+
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    configure_logging("json", "info")
+    watched = Watched()
+
+    watched.telemetry.partitions_assigned([1], 1)
+    watched.telemetry.batch_aborted("x", 1)
+
+    assert watched.value("assigned_partitions") == 1
 
 
 def test_control_characters_of_a_message_are_escaped(capsys):

@@ -1,4 +1,5 @@
 import pytest
+from confluent_kafka import Consumer
 
 from consumer.adapters import kafka_clients
 from consumer.errors import ConfigError
@@ -138,7 +139,13 @@ def test_a_producer_s_property_reaches_no_consumer(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["group.instance.id", "group.protocol", "session.timeout.ms", "partition.assignment.strategy"],
+    [
+        "group.instance.id",
+        "group.protocol",
+        "session.timeout.ms",
+        "max.poll.interval.ms",
+        "partition.assignment.strategy",
+    ],
 )
 def test_readers_beside_the_group_never_join_it(name):
     """A second member of one instance id would fence the first."""
@@ -189,11 +196,16 @@ def test_clients_are_named_after_their_instance(sections, kafka, name):
         {"group.protocol": "consumer"},
         {"compression.type": "zstd", "linger.ms": "0"},
         {"group.instance.id": "3", "session.timeout.ms": "10000"},
+        {"session.timeout.ms": "6000", "max.poll.interval.ms": "10000"},
     ],
 )
 def test_sound_properties_are_taken(kafka):
-    """Both clients can be made; nothing is connected."""
-    kafka_clients.check_properties(settings_of(kafka))
+    """Every consumer can be made; nothing is connected."""
+    settings = settings_of(kafka)
+
+    kafka_clients.check_properties(settings)
+
+    Consumer(kafka_clients.reader_config(settings, on_error)).close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Three brokers, each behind a proxy that its clients are sent to, and where what is led."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from confluent_kafka import ElectionType
+from confluent_kafka.admin import AdminClient
+
+from tests.brokers import Broker, Node, Rung, choose, open_broker
+from tests.integration.conftest import QUICK_GROUPS
+from tests.integration.harness import eventually
+from tests.integration.proxy import OUR_CLIENTS, Fate, Fault, Proxy
+from tests.kafka.processes import admin_client
+
+NODES = 3
+GROUP_OFFSETS, TRANSACTIONS = "__consumer_offsets", "__transaction_state"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A broker of the cluster and the proxy before it."""
+
+    node: Node
+    proxy: Proxy
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kafka of three brokers: topics are on all three, and two of them must have a record."""
+
+    broker: Broker
+    members: tuple[Member, ...]
+    admin: AdminClient
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        return [member.proxy for member in self.members]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [member.node for member in self.members]
+
+    def leader(self, topic: str, partition: int) -> Member:
+        """Return the broker that leads a partition."""
+        found = self.admin.list_topics(topic, timeout=30).topics[topic].partitions[partition]
+        return self._member(found.leader)
+
+    def group_coordinator(self, group: str) -> Member:
+        """Return the broker that looks after the group."""
+        described = self.admin.describe_consumer_groups([group], request_timeout=30)
+        return self._member(described[group].result(30).coordinator.id)
+
+    def transaction_coordinator(self, transactional_id: str) -> Member:
+        """Return the broker that looks after a transactional id: by its hash, as Kafka has it."""
+        known = self.admin.list_topics(TRANSACTIONS, timeout=30).topics[TRANSACTIONS].partitions
+        return self._member(known[abs(java_hash(transactional_id)) % len(known)].leader)
+
+    def elect_preferred_leaders(self) -> None:
+        """Let every partition be led by the first of its replicas, coordinators' ones as well."""
+        self.admin.elect_leaders(ElectionType.PREFERRED, None).result(30)
+
+    @contextmanager
+    def weather(
+        self, client: str = OUR_CLIENTS, *, at: tuple[Member, ...] = (), **what: Any
+    ) -> Iterator[None]:
+        """Put the weather of Proxy.weather between these clients and all brokers, or some."""
+        with ExitStack() as stack:
+            for member in at or self.members:
+                stack.enter_context(member.proxy.weather(client, **what))
+            yield
+
+    @contextmanager
+    def fault(self, api_key: int, fate: Fate, *, times: int = 1_000_000) -> Iterator[list[Fault]]:
+        """Let requests of our clients to any broker meet a fate, until the block ends."""
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(proxy.fault(api_key, fate, times=times))
+                for proxy in self.proxies
+            ]
+
+    def reset(self, client: str = OUR_CLIENTS) -> None:
+        """Break off every connection of these clients."""
+        for proxy in self.proxies:
+            proxy.reset(client)
+
+    def make_whole(self) -> None:
+        """Start what is dead, and return when all brokers serve and every replica is in sync."""
+        for node in self.nodes:
+            if not node.alive:
+                node.start()
+        for node in self.nodes:
+            node.wait_serving()
+        eventually(self._is_in_sync, 60, lambda: ": the brokers have not caught up")
+
+    def _is_in_sync(self) -> bool:
+        topics = self.admin.list_topics(timeout=10).topics.values()
+        parts = [part for topic in topics for part in topic.partitions.values()]
+        return all(len(part.isrs) == len(part.replicas) for part in parts)
+
+    def delete_topics(self, *topics: str) -> None:
+        """Delete topics and all that is in them."""
+        for deleted in self.admin.delete_topics(list(topics), operation_timeout=30).values():
+            deleted.result(60)
+
+    def _member(self, node_id: int) -> Member:
+        return next(member for member in self.members if member.node.node_id == node_id)
+
+
+@contextmanager
+def open_cluster() -> Iterator[Cluster]:
+    """Run the cluster, and leave nothing behind. Raises BrokerUnavailable without Java or Maven."""
+    proxies: list[Proxy] = []
+
+    def advertise(address: str) -> str:
+        proxies.append(Proxy())
+        return proxies[-1].open(address)
+
+    try:
+        with open_broker(
+            choose(Rung.KAFKA, {}), NODES, properties=QUICK_GROUPS, advertise=advertise
+        ) as broker:
+            addresses = ",".join(proxy.address for proxy in proxies)
+            behind = replace(broker, bootstrap_servers=addresses)
+            members = tuple(map(Member, broker.nodes, proxies))
+            yield Cluster(behind, members, admin_client(addresses))
+    finally:
+        for proxy in proxies:
+            proxy.close()
+
+
+def java_hash(text: str) -> int:
+    """Return Java's String.hashCode, which a coordinator is chosen by."""
+    value = 0
+    for unit in text.encode("utf-16-be")[1::2]:  # ids are ASCII
+        value = (31 * value + unit) & 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value

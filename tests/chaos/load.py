@@ -1,0 +1,89 @@
+"""Row L: more load than can be borne, for a while."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+import psutil
+
+from tests.chaos.course import Run
+from tests.chaos.failpoints import run_slowed
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, row
+from tests.integration.harness import eventually
+
+OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
+LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "20"))
+"""How long the load lasts; LOAD_SECONDS=300 for the long form."""
+BATCH, BATCH_SECONDS = 100, 0.5
+BEARABLE = int(BATCH / BATCH_SECONDS)
+"""Records a second of a consumer whose model takes half a second for a hundred of them."""
+GROWTH = 1.5
+"""How much memory may be taken, to that of a bearable load."""
+
+
+@dataclass
+class Watch:
+    """Follows one instance's memory and what it says of its lag, beside what is the case."""
+
+    run: Run
+    rss: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def follow(self) -> None:
+        """
+        Look twice a second. Lag is said honestly if what is said lies between what is sent and not
+        committed before the question and after it, give or take what is sent between two looks.
+        """
+        process = psutil.Process(self.run["a"].pid)
+        while not self.over.wait(0.5):
+            self.rss.append(process.memory_info().rss)
+            before = self._waiting()
+            said = self.run["a"].total("consumer_lag_messages")
+            after = self._waiting()
+            low, high = min(before, after), max(before, after)
+            self.lags.append(said)
+            self.errors.append(max(low - said, said - high, 0))
+
+    def _waiting(self) -> int:
+        sent = len(self.run.scene.upstream.journal.sent)
+        return sent - sum(self.run.scene.committed().values())
+
+
+@row(
+    "L1", f"ten times the bearable load for {LOAD_SECONDS:g} s (LOAD_SECONDS)", guarantees=OURS,
+    instances=(), per_second=BEARABLE // 2, batch={"max_records": BATCH}, refused_every=0,
+)  # fmt: skip
+def overload(run: Run) -> None:
+    """Memory stays, lag is said as it is, and afterwards all of it is worked off."""
+    slow = run.scene.folder / "slow"
+    slow.touch()
+    run.start("a", program=partial(run_slowed, str(slow), BATCH_SECONDS)).wait_ready()
+    assert run.feeder is not None
+    watch = Watch(run)
+    thread = threading.Thread(target=watch.follow, daemon=True)
+    thread.start()
+    time.sleep(8)
+    steady = max(watch.rss)
+    run.feeder.go_at(10 * BEARABLE)
+    time.sleep(LOAD_SECONDS)
+    run.feeder.go_at(BEARABLE // 2)
+    slow.unlink()
+    run.recover()
+    eventually(lambda: run["a"].total("consumer_lag_messages") < BEARABLE, 30, run.tails)
+    watch.over.set()
+    thread.join(10)
+    most, worst = max(watch.rss), max(watch.errors)
+    run.tell(
+        f"memory {steady >> 20} MB, under load {most >> 20} MB; most lag {max(watch.lags):.0f},"
+        f" said wrongly by {worst:.0f} at most"
+    )
+    run.expect(
+        holds=most < GROWTH * steady, what=f"memory went from {steady >> 20} to {most >> 20} MB"
+    )
+    run.expect(holds=max(watch.lags) > 5 * BEARABLE, what="the load was none")
+    # What a look's age of lag.interval (200 ms) and a batch can make of it, at the full rate.
+    run.expect(holds=worst < 10 * BEARABLE * 1.0 + BATCH, what=f"lag was wrong by {worst:.0f}")

@@ -1,0 +1,95 @@
+"""Rows N: what a network does between the consumer and its brokers."""
+
+import time
+from functools import partial
+
+from tests.chaos.course import Run
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, not_made, row
+from tests.integration.harness import eventually
+from tests.integration.proxy import END_TXN, PRODUCE, Fate, Way
+
+OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
+SHORT, LONG = 1.5, 8.0
+"""Seconds: within the session; beyond session and transaction time-out."""
+
+
+@row("N1", "one instance cut off from every broker, for 1.5 s and for 8 s", allowed=STALE)
+def cut(run: Run) -> None:
+    for seconds in (SHORT, LONG):
+        with run.cluster.weather("fraudstream-a", cut=True):
+            time.sleep(seconds)
+        run.go_on(20)
+
+
+@row("N1b", "every instance cut off from every broker for 8 s", allowed=STALE)
+def cut_all(run: Run) -> None:
+    with run.cluster.weather(cut=True):
+        time.sleep(LONG)
+    run.expect(holds=not run.exits, what=f"instances ended: {run.exits}")
+
+
+@row("N2", "one instance cut off from the group's coordinator for 8 s", allowed=STALE)
+def cut_from_group(run: Run) -> None:
+    member = run.cluster.group_coordinator(run.scene.topics.group)
+    with run.cluster.weather("fraudstream-a", at=(member,), cut=True):
+        time.sleep(LONG)
+
+
+@row(
+    "N3", "one instance cut off from its transactions' coordinator for 8 s",
+    guarantees=(EXACTLY_ONCE,), allowed=STALE,
+)  # fmt: skip
+def cut_from_transactions(run: Run) -> None:
+    member = run.cluster.transaction_coordinator(f"{run.scene.topics.group}-a-0")
+    with run.cluster.weather("fraudstream-a", at=(member,), cut=True):
+        time.sleep(LONG)
+
+
+@row("N4", "one way only: requests arrive, and no answer for 8 s", allowed=STALE)
+def cut_answers(run: Run) -> None:
+    with run.cluster.weather("fraudstream-a", ways=frozenset({Way.TO_CLIENT}), cut=True):
+        time.sleep(LONG)
+
+
+not_made("N5", "connections half open for 10 minutes", "N1 holds them open and silent for 8 s")
+
+
+@row("N6", "each message takes 200 ms, more or less 100", allowed=STALE, per_second=50)
+def delay(run: Run) -> None:
+    with run.cluster.weather(delay_seconds=partial(run.draw.uniform, 0.1, 0.3)):
+        time.sleep(10)
+
+
+@row("N6b", "40 kB/s on each connection", allowed=STALE, per_second=50)
+def throttle(run: Run) -> None:
+    with run.cluster.weather(bytes_per_second=40_000.0):
+        time.sleep(10)
+
+
+@row("N6c", "every connection reset, twenty times in ten seconds", allowed=STALE)
+def reset(run: Run) -> None:
+    for _ in range(20):
+        run.cluster.reset()
+        time.sleep(0.5)
+
+
+@row(
+    "N7", "a commit is held up until its transaction has timed out, and delivered then",
+    guarantees=(EXACTLY_ONCE,), allowed=STALE,
+)  # fmt: skip
+def commit_late(run: Run) -> None:
+    with run.cluster.fault(END_TXN, Fate.LATE, times=1) as faults:
+        eventually(lambda: any(fault.hits for fault in faults), 20)
+        time.sleep(LONG)
+    run.go_on(20)
+
+
+@row(
+    "N7b", "outputs are on the brokers and their acknowledgements lost, twelve times", allowed=STALE
+)
+def acknowledgements_lost(run: Run) -> None:
+    with run.cluster.fault(PRODUCE, Fate.UNANSWERED, times=4) as faults:
+        eventually(lambda: all(fault.hits >= 4 for fault in faults), 60)
+
+
+not_made("N8", "no name is resolved for 60 s", "brokers are addresses here, not names")

@@ -1,0 +1,59 @@
+"""
+The fault plan: what a row is, and the list of all rows, those that cannot be made here included.
+
+Ids: K are faults of a consumer's process, B of brokers, N of the network, G of the group, T of
+clocks, M of the model, Q of the data; E stands for what happens to the topics themselves.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.course import GUARANTEES, NAIVE, Act, Run
+
+EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
+STALE = frozenset({"LABELS_STALE"})
+"""Flag that predictions may carry in a row that keeps a consumer from the label topic."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A fault, and how it is brought about on a running group.
+
+    `options` are those of `perform`; `why_not` says why it is not made here.
+    """
+
+    id: str
+    fault: str
+    act: Act | None = None
+    guarantees: Sequence[str] = GUARANTEES
+    options: Mapping[str, Any] = field(default_factory=dict)
+    why_not: str = ""
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(
+    id_: str, fault: str, *, guarantees: Sequence[str] = GUARANTEES, **options: Any
+) -> Callable[[Act], Act]:
+    """Enter a function into the plan."""
+
+    def enter(act: Act) -> Act:
+        assert id_ not in ROWS, f"two rows are called {id_}"
+        ROWS[id_] = Row(id_, fault, act, guarantees, options)
+        return act
+
+    return enter
+
+
+def not_made(id_: str, fault: str, why: str) -> None:
+    """Enter a row that cannot be made here."""
+    assert id_ not in ROWS, f"two rows are called {id_}"
+    ROWS[id_] = Row(id_, fault, why_not=why)
+
+
+def promised(run: Run) -> bool:
+    """Whether the consumer under test is the one that promises something."""
+    return run.guarantee != NAIVE

@@ -1,0 +1,82 @@
+"""The short form of `make chaos`: three telling rows, on three brokers."""
+
+import pytest
+
+from consumer.adapters.log_reader import LogReader
+from tests.brokers import Rung, why_missing
+from tests.chaos import process_faults  # noqa: F401 - it enters its rows
+from tests.chaos.broker_faults import dead
+from tests.chaos.cluster import java_hash, open_cluster
+from tests.chaos.course import perform
+from tests.chaos.plan import ROWS
+from tests.integration.bundle import write_model
+from tests.integration.conftest import missing
+from tests.integration.harness import eventually
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three brokers behind proxies."""
+    if why := why_missing(Rung.KAFKA):
+        missing(why)
+    with open_cluster() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model that raises alerts on the traffic of these tests."""
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    write_model(folder)
+    return folder
+
+
+def test_a_reader_finds_who_leads_now(cluster):
+    """Ends are known again once a dead leader's partitions have another, and while it is dead."""
+    cluster.broker.create_topics({"led": 3})
+    config = {"bootstrap.servers": cluster.broker.bootstrap_servers, "group.id": "g"}
+    reader = LogReader({**config, "log_level": 0, "reconnect.backoff.max.ms": 500}, "led")
+    assert reader.ends([0, 1, 2], 10) == {0: 0, 1: 0, 2: 0}
+
+    with dead(cluster.leader("led", 1).node):
+        known = eventually(lambda: reader.ends([0, 1, 2], 2), 20)
+
+    assert known == {0: 0, 1: 0, 2: 0}
+    reader.close()
+
+
+def test_a_row_of_the_plan(cluster, model, tmp_path):
+    """
+    Killed in the middle of commits: exactly once, nothing is lost, nothing is there twice, and what
+    the fault left is worked off.
+    """
+    row = ROWS["K9"]
+
+    run, found = perform(cluster, tmp_path, model, row.act, "exactly-once", 5, **row.options)
+
+    assert found.violations == []
+    assert (found.lost, found.twice) == (0, 0)
+    assert found.records > 100
+    assert run.recovery_seconds is not None
+
+
+def test_the_naive_consumer_is_found_out(cluster, model, tmp_path):
+    """What the verdict says of a consumer that keeps no promise is no clean bill."""
+    row = ROWS["K6"]
+
+    _, found = perform(cluster, tmp_path, model, row.act, "naive", 5, **row.options)
+
+    assert found.lost + found.twice > 0
+    assert found.wrong > 0
+
+
+def test_a_hash_is_java_s():
+    """As `"hello".hashCode()` and a text whose hash is negative give it."""
+    assert java_hash("hello") == 99162322
+    assert java_hash("fraudstream-a-0") == _by_definition("fraudstream-a-0")
+
+
+def _by_definition(text):
+    """s[0]*31^(n-1) + ... + s[n-1], in 32 bits, as the Java API documents."""
+    total = sum(ord(c) * 31 ** (len(text) - 1 - k) for k, c in enumerate(text)) % 2**32
+    return total - 2**32 if total >= 2**31 else total

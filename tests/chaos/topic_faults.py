@@ -1,0 +1,138 @@
+"""Rows Q and E: bad and huge records, and what happens to the topics themselves."""
+
+import time
+
+import psutil
+from confluent_kafka import TopicPartition
+
+from tests.chaos.course import Run
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, row
+from tests.integration.harness import eventually
+from tests.integration.history import decode, read_topic
+from tests.integration.traffic import PREDICTION, Input
+
+OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
+MEGABYTE = 950_000
+
+
+@row("Q1", "every second record is refused", refused_every=1)
+def poison(run: Run) -> None:
+    run.go_on(300)
+
+
+@row("Q2", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
+def huge(run: Run) -> None:
+    payment = run.scene.upstream.traffic.payment()
+    for number in range(20):
+        value = (payment.value or b"") + run.draw.randbytes(MEGABYTE)
+        run.scene.upstream.send(Input(b"huge-%d" % number, value, "oversize"))
+    run.go_on(50)
+
+
+@row("Q3", "bombs: batches of a few kB that unpack to 20 MB", guarantees=OURS)
+def bombs(run: Run) -> None:
+    """Memory is bounded by what a client fetches at a time, times what zstd can pack."""
+    process = psutil.Process(run["a"].pid)
+    before = process.memory_info().rss
+    value = (run.scene.upstream.traffic.payment().value or b"") + bytes(MEGABYTE)
+    run.scene.upstream.send_packed(
+        [Input(b"bomb-%d" % k, value, "oversize") for k in range(100)], "zstd"
+    )
+    run.go_on(50)
+    grown = process.memory_info().rss - before if process.is_running() else 0
+    run.expect(holds=grown < 400 << 20, what=f"it grew by {grown >> 20} MB")
+
+
+@row(
+    "E1", "the topic of labels is deleted, and made again", guarantees=OURS, allowed=STALE,
+    forgives=frozenset({"features", "labels"}),
+)  # fmt: skip
+def labels_gone(run: Run) -> None:
+    """
+    Predictions say LABELS_STALE while it is away, and work does not slow down to a crawl. What the
+    new topic holds is not what the deleted one held, so features are not judged.
+    """
+    topic = run.scene.topics.labels
+    run.scene.upstream.has_labels = False
+    time.sleep(1)
+    run.cluster.delete_topics(topic)
+    try:
+        run.go_on(1_000, within_seconds=30)
+        stale = run["a"].total("labels_stale") + run["b"].total("labels_stale")
+        run.expect(holds=stale == 2, what="a metric does not say that labels are stale")
+    finally:
+        run.cluster.broker.create_topics({topic: 1})
+    run.go_on(20)
+
+
+OTHER_TOPIC = frozenset(
+    {"phantom", "duplicate", "changed", "order", "features", "degraded", "alert", "dead letter",
+     "prediction", "probability", "labels"}
+)  # fmt: skip
+"""Rules that cannot be held against outputs of two topics with one name, whose places coincide."""
+
+
+@row(
+    "E2", "the topic of payments is deleted, and made again", guarantees=OURS, forgives=OTHER_TOPIC,
+)  # fmt: skip
+def payments_gone(run: Run) -> None:
+    """All that comes to the new topic is scored, from its first record on."""
+    topics, upstream = run.scene.topics, run.scene.upstream
+    assert run.feeder is not None
+    run.feeder.go_at(0)
+    time.sleep(0.5)
+    upstream.flush()
+    eventually(run.scene.done, 60, run.tails)
+    run.cluster.delete_topics(topics.payments)
+    time.sleep(3)
+    run.cluster.broker.create_topics({topics.payments: 4})
+    upstream.begin_again()
+    upstream.send_mixed(2_000)
+    new = {
+        decode("transaction", sent.value)["event_id"]
+        for sent in upstream.journal.sent if sent.outcome == PREDICTION
+    }  # fmt: skip
+
+    def missing() -> int:
+        found = read_topic(run.scene.address, topics.predictions)
+        return len(new - {decode("prediction", value)["event_id"] for value in found})
+
+    try:
+        eventually(lambda: missing() == 0, 60)
+    except AssertionError:
+        run.expect(
+            holds=False, what=f"{missing()} of {len(new)} payments of the new topic are lost"
+        )
+    run.recovery_seconds = 0.0
+
+
+@row(
+    "E3", "retention passes the group's offset while nobody reads", guarantees=OURS,
+    allowed=frozenset({"STATE_COLD"}),
+)  # fmt: skip
+def retention(run: Run) -> None:
+    """
+    It ends with code 70 and says so, again and again, until an operator moves the offset; what
+    retention took is lost, and nothing else.
+    """
+    topics = run.scene.topics
+    for name in ("a", "b"):
+        run.stop(name)
+    committed = run.scene.committed()
+    target = len(run.scene.upstream.journal.sent) + 400
+    eventually(lambda: len(run.scene.upstream.journal.sent) > target, 30)
+    gone = {partition: offset + 20 for partition, offset in committed.items()}
+    places = [TopicPartition(topics.payments, p, offset) for p, offset in gone.items()]
+    for deleted in run.cluster.admin.delete_records(places).values():
+        deleted.result(30)
+    run.start("a")
+    code = run.wait_exit("a")
+    run.expect(holds=code == 70, what=f"it ended with {code}, not 70")
+    run.expect(
+        holds=any("retention passed it" in line for line in run["a"].lines()),
+        what="it did not say that records are gone",
+    )
+    run.remove("a")
+    run.scene.commit(gone)
+    run.forget(committed, gone)
+    run.start("a", "b")
