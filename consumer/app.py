@@ -81,8 +81,9 @@ class App:
             libversion()[0],
             self._http.port,
         )
-        with self._signals(), self.opened():
+        with self._signals(), contextlib.ExitStack() as to_the_end, self.opened():
             self._source.subscribe()
+            to_the_end.callback(self._watch())
             self._loop.run(self._keep_going)
 
     @contextlib.contextmanager
@@ -223,6 +224,29 @@ class App:
         if self._snapshotter is not None:
             self._snapshotter.between_batches(self._source.settled_offsets)
         return not self._stopping.is_set()
+
+    def _watch(self) -> Callable[[], None]:
+        """
+        End the process where a call of the client never returns; return what ends the watch.
+
+        Seen with librdkafka 2.16: brokers that go for good while offsets are sent to a transaction
+        leave that call waiting for ever, whatever its time-out, and no signal's handler runs.
+        """
+        settings, done = self._settings, threading.Event()
+        transaction = int(settings.kafka.get("transaction.timeout.ms", 60_000)) / 1_000
+        between_polls = int(settings.kafka.get("max.poll.interval.ms", 300_000)) / 1_000
+        # A commit, what became of it, and a new producer; and no less than the group waits for us.
+        limit = max(transaction + 2 * settings.delivery.outage_limit, between_polls)
+
+        def watch() -> None:
+            since = time.monotonic()
+            while not done.wait(1.0):
+                if min(self._loop.seconds_since_poll, time.monotonic() - since) > limit:
+                    self._telemetry.stuck(limit)
+                    os._exit(EXIT_NOT_DRAINED)
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
+        return done.set
 
     def _live(self) -> dict[str, bool]:
         limit = int(self._settings.kafka.get("max.poll.interval.ms", 300_000)) / 2_000

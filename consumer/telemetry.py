@@ -348,6 +348,10 @@ class Telemetry:
         """The loop ends after this batch."""
         self._log.info("stopping", cause=cause)
 
+    def stuck(self, limit_seconds: float) -> None:
+        """A call of the client did not return for so long: the process ends as it is."""
+        self._log.error("stuck", limit_seconds=limit_seconds, do="restart; nothing is lost")
+
     def stopped(self) -> None:
         """All is committed and the group is left."""
         self._log.info("stopped")

@@ -49,6 +49,15 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def never_hears_of_offsets() -> None:
+    """Fault: the client's call that sends offsets never returns, and raises nothing."""
+
+    def stuck(*_: Any) -> None:
+        signal.sigwait({signal.SIGUSR2})
+
+    replaced(kafka_sink._Transaction, "run", lambda _: stuck)
+
+
 def killed_before_producing() -> None:
     """Fault: it dies as a batch is about to be produced."""
     strike = on_call(_AT, die)

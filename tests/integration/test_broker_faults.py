@@ -92,3 +92,20 @@ def test_an_outage_that_outlasts_the_limit_ends_the_process(node, scene, busy):
     scene.wait_done()
 
     assert check(scene.history()) == []
+
+
+def test_a_call_of_the_client_that_never_returns_ends_the_process(real, scene):
+    """No exception gets there and no signal's handler runs; a restart goes on where it was."""
+    limits = {"max.poll.interval.ms": "6000", "transaction.timeout.ms": "2000"}
+    stuck = scene.start(
+        **SMALL | {"kafka": limits}, delivery={"outage_limit": "3s"},
+        mutants=("never_hears_of_offsets",),
+    )  # fmt: skip
+    scene.upstream.send_mixed(200)
+
+    assert stuck.wait(60) == 75
+
+    assert '"stuck"' in stuck.tail()
+    scene.start(**SMALL)
+    scene.wait_done()
+    assert check(scene.history()) == []
