@@ -233,10 +233,14 @@ class KafkaSource:
         if error is None:
             return False
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            owned = self._owned.get(place(message)[0])
+            partition, offset = place(message)
+            owned = self._owned.get(partition)
             if owned is None or owned.position is None:
                 return True  # a fetch at 0 was under way before the pause held
-            raise self._gone()
+            if not 0 <= offset < owned.position:
+                raise self._gone()
+            self._seek(partition, owned.position)  # the same, told after the partition began
+            return True
         if consequence(error) is Consequence.FATAL:
             raise FatalError(f"the group consumer cannot go on: {error.str()}")
         self._telemetry.client_error("group", error.name(), error.str())

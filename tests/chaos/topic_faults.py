@@ -138,7 +138,7 @@ def payments_gone(run: Run) -> None:
 @row(
     "E3", "retention passes the group's offset while nobody reads", guarantees=OURS,
     allowed=frozenset({"STATE_COLD"}),
-    forgives=frozenset({"journal", "no_phantom", "balance", "labels"}),  # inputs that are gone
+    forgives=frozenset({"journal", "no_phantom", "balance", "labels", "alerts"}),  # inputs that are gone
 )  # fmt: skip
 def retention(run: Run) -> None:
     """
