@@ -138,7 +138,8 @@ def payments_gone(run: Run) -> None:
 @row(
     "E3", "retention passes the group's offset while nobody reads", guarantees=OURS,
     allowed=frozenset({"STATE_COLD"}),
-    forgives=frozenset({"journal", "no_phantom", "balance", "labels", "alerts"}),  # inputs that are gone
+    # What was said of inputs that are gone cannot be held against them.
+    forgives=frozenset({"journal", "no_phantom", "balance", "labels", "alerts"}),
 )  # fmt: skip
 def retention(run: Run) -> None:
     """
