@@ -190,13 +190,17 @@ class Broker:
 
 
 def _all_led(admin: AdminClient, partitions_by_topic: Mapping[str, int]) -> bool:
-    """Ask the leaders: metadata names a node some time before that node knows that it leads."""
+    """
+    Ask the leaders: metadata names a node some time before that node knows that it leads. Who they
+    are is asked each time, since the client keeps to an answer that led nowhere.
+    """
     ends = {
         TopicPartition(topic, partition): OffsetSpec.latest()
         for topic, count in partitions_by_topic.items()
         for partition in range(count)
     }
     try:
+        admin.list_topics(timeout=_ASKING_SECONDS)
         for end in admin.list_offsets(ends, request_timeout=_ASKING_SECONDS).values():
             end.result(timeout=2 * _ASKING_SECONDS)
     except (KafkaException, TimeoutError):

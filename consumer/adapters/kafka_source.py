@@ -5,14 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from confluent_kafka import (
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
 from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
@@ -240,7 +233,14 @@ class KafkaSource:
         if error is None:
             return False
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise self._gone()
+            partition, offset = place(message)
+            owned = self._owned.get(partition)
+            if owned is None or owned.position is None:
+                return True  # a fetch at 0 was under way before the pause held
+            if not 0 <= offset < owned.position:
+                raise self._gone()
+            self._seek(partition, owned.position)  # the same, told after the partition began
+            return True
         if consequence(error) is Consequence.FATAL:
             raise FatalError(f"the group consumer cannot go on: {error.str()}")
         self._telemetry.client_error("group", error.name(), error.str())
@@ -352,9 +352,9 @@ class KafkaSource:
     def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         for partition in partitions:
-            # Set right in _begin_assigned. Not 0: a fetch may be under way before the pause holds,
-            # and where retention took the first records it would end in an error.
-            partition.offset = OFFSET_END
+            # Set right in _begin_assigned. Not the log's end: the answer to where that is may come
+            # after the seek, and everything up to it would be passed over.
+            partition.offset = 0
             self._owned[partition.partition] = _Owned()
         if self._incremental:
             consumer.incremental_assign(partitions)

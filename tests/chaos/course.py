@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from consumer.verify.formats import letter_facts
 from tests.chaos import naive
 from tests.chaos.cluster import Cluster
 from tests.chaos.failpoints import Failpoint, run_naive_with, run_with
@@ -28,7 +29,7 @@ from tests.integration.forked import Program
 from tests.integration.harness import Instance, Scene, eventually
 from tests.integration.history import History, decode, source
 from tests.integration.oracle import Partition
-from tests.integration.traffic import PREDICTION, Feeder, Sent
+from tests.integration.traffic import PREDICTION, TOMBSTONE, Feeder, Sent
 
 NAIVE = "naive"
 GUARANTEES = ("exactly-once", "at-least-once", NAIVE)
@@ -222,20 +223,27 @@ def verdict(
     if run.is_naive:
         return judge_naively(history)
     found = [violation for violation in check(history) if violation.rule not in forgives]
-    repeats = _outcomes(history)
+    outcomes = _outcomes(history)
     rules = Counter(violation.rule for violation in found)
     return Verdict(
         records=len(history.sent),
-        lost=rules["lost"],
-        twice=0 if "duplicate" in forgives else sum(count > 1 for count in repeats.values()),
-        wrong=rules["features"] + rules["changed"],
+        lost=sum(
+            (sent.partition, sent.offset) not in outcomes
+            for sent in history.sent
+            if sent.outcome != TOMBSTONE
+            and (complete or sent.offset < history.committed.get(sent.partition, 0))
+        ),
+        twice=0 if "no_repeat" in forgives else sum(count > 1 for count in outcomes.values()),
+        wrong=rules["features"] + rules["probability"],
         dead_letters=len(history.dead_letters),
         violations=[_text(violation) for violation in found],
     )
 
 
 def _outcomes(history: History) -> Counter[tuple[int, int]]:
-    return Counter(source(decode("prediction", read.value)) for read in history.predictions)
+    """Count the predictions and dead letters of each input."""
+    places = [source(decode("prediction", read.value)) for read in history.predictions]
+    return Counter(places + [letter_facts(read.headers).place for read in history.dead_letters])
 
 
 def judge_naively(history: History) -> Verdict:

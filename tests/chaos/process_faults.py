@@ -49,15 +49,20 @@ for id_, (fault, point) in STAGES.items():
     row(id_, f"{fault}, twice")(partial(die_at, point))
 
 
-@row("K9", "killed with the commit sent and its answer unread", guarantees=OURS)
-def die_while_committing(run: Run) -> None:
+def die_while_committing(times: int, run: Run) -> None:
+    """Kill both instances when the answer to a commit is on its way, and will not arrive."""
     api_key = END_TXN if run.guarantee == EXACTLY_ONCE else OFFSET_COMMIT
-    for _ in range(3):
+    for _ in range(times):
         with run.cluster.fault(api_key, Fate.UNANSWERED, times=1) as faults:
             eventually(lambda: any(fault.hits for fault in faults), 20)
             run.kill("a")
             run.kill("b")
         run.go_on(20)
+
+
+row("K9", "killed with the commit sent and its answer unread, three times", guarantees=OURS)(
+    partial(die_while_committing, 3)
+)
 
 
 @row("K11", "killed while its partitions are taken", guarantees=OURS, instances=("b",))

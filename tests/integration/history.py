@@ -120,9 +120,10 @@ def read_history(
         for topic in (names.input, *outputs, names.labels):
             partitions = log.partitions(topic)
             until = ends if topic == names.input else log.ends(topic, partitions)
+            begins = log.beginnings(topic, partitions)
             parts = log.read(
                 topic,
-                {partition: (0, until[partition]) for partition in partitions},
+                {partition: (begins[partition], until[partition]) for partition in partitions},
                 within_seconds,
                 lambda partition, _, topic=topic: stuck.append((topic, partition)),  # type: ignore[misc]
             )

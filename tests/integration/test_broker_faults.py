@@ -72,7 +72,7 @@ def test_the_only_broker_dies_and_comes_back(node, scene):
     assert check(scene.history()) == []
 
 
-@pytest.mark.parametrize("busy", [True, False], ids=["with a batch in hand", "idle"])
+@pytest.mark.parametrize("busy", [True, False] if SLOW else [False])
 def test_an_outage_that_outlasts_the_limit_ends_the_process(node, scene, busy):
     """Code 75 tells an orchestrator that a restart may help; it does, and nothing is missing."""
     consumer = scene.start(**SMALL, delivery={"outage_limit": "3s"})
