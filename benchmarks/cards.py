@@ -58,11 +58,12 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
     n = cards * days * PAYMENTS_IN_30_DAYS // 30
     events = events_of(rng.permutation(np.arange(n) % cards))
     times = _NOW + np.sort(rng.integers(0, days * _DAY, n))
-    found, late = np.empty((n, len(ARRIVAL_1.windows["card"])), np.int64), np.empty(n, np.bool_)
+    counts, sums = np.empty((2, n, len(ARRIVAL_1.windows["card"])), np.int64)
+    since, flags = np.empty(n, np.int64), np.empty(n, np.bool_)
     for begin in range(0, n, BATCH):
         windows.observe(
             np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,
-            events.fingerprints, np.ones(n, np.bool_), found, found, found[:, 0].copy(), late, late,
+            events.fingerprints, np.ones(n, np.bool_), counts, sums, since, flags, flags,
         )  # fmt: skip
         windows.settle()
     return windows.nbytes / windows.card_count
@@ -82,15 +83,15 @@ def cost_of_a_hot_card(rounds: int, payments: int = 100_000) -> dict[str, float]
     n = payments + BATCH
     events = events_of(np.zeros(n, np.int64))
     times = _NOW + np.arange(n) * (30 * _DAY // payments)
-    totals, flags = np.empty((n, len(ARRIVAL_1.windows["card"])), np.int64), np.empty(n, np.bool_)
-    since = np.empty(n, np.int64)
+    counts, sums = np.empty((2, n, len(ARRIVAL_1.windows["card"])), np.int64)
+    since, flags = np.empty(n, np.int64), np.empty(n, np.bool_)
     costs: dict[str, list[float]] = {way: [] for way in ways}
 
     def observe(windows: CardWindows, begin: int, end: int) -> float:
         began = time.thread_time()
         windows.observe(
             np.arange(begin, end), events.cards, times, events.amounts,
-            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), totals, totals, since,
+            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), counts, sums, since,
             flags, flags,
         )  # fmt: skip
         return 1e6 * (time.thread_time() - began) / (end - begin)
