@@ -8,6 +8,11 @@ from tests.brokers import BrokerUnavailable, choose_for_tests
 from tests.builders import tiny_bundle
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: a process at work on one gives none of its tests to idle ones."""
+    items.sort(key=lambda item: "test_short_forms" not in item.nodeid)
+
+
 def pytest_report_header() -> str:
     """Say before the first test which broker it will meet, and why."""
     try:

@@ -325,13 +325,23 @@ class KafkaSource:
             try:
                 self._consumer.seek(TopicPartition(self._topic, partition, offset))
             except KafkaException as exception:
-                if attempt == _SEEK_ATTEMPTS:
+                if attempt == _SEEK_ATTEMPTS and self._incremental:
+                    self._assign_again(partition, offset)
+                elif attempt == _SEEK_ATTEMPTS:
                     raise FatalError(
                         f"partition {partition} cannot be set to offset {offset}"
                     ) from exception
                 time.sleep(0.02)  # the client has not begun the partition yet
             else:
                 return
+
+    def _assign_again(self, partition: int, offset: int) -> None:
+        """
+        Begin a partition anew: the client leaves one for good whose fetch at 0 was refused, as
+        retention took what was there.
+        """
+        self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._guarded(lambda: self._take(consumer, partitions))

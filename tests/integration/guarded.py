@@ -161,6 +161,7 @@ def open_guarded(folder: Path, ports: Sequence[int]) -> Iterator[Guarded]:
             f"TUNNEL://127.0.0.1:{ways['TUNNEL']}", f"TUNNEL://{FAR_BROKER}:{ways['TUNNEL']}"
         ),
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": ",".join(
             f"{name}:{protocol}"
             for name, protocol in (
