@@ -37,6 +37,9 @@ _PASSING: Final = frozenset(
         KafkaError._RESOLVE,
         KafkaError._TIMED_OUT,
         KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
 
@@ -241,7 +244,16 @@ def _offsets(consumer: Consumer, topic: str, partitions: Iterable[int], at: int)
     wanted = [TopicPartition(topic, partition, at) for partition in partitions]
     if not wanted:
         return {}
-    return _positions(consumer.offsets_for_times(wanted, timeout=_REQUEST_SECONDS), nothing=_LATEST)
+    deadline = time.monotonic() + _REQUEST_SECONDS
+    while True:
+        try:
+            answered = consumer.offsets_for_times(wanted, timeout=_REQUEST_SECONDS)
+            return _positions(answered, nothing=_LATEST)
+        except KafkaException as fault:
+            if not _is_passing(fault.args[0]) or time.monotonic() > deadline:
+                raise
+            consumer.list_topics(topic, timeout=_REQUEST_SECONDS)  # who leads may have changed
+            time.sleep(_FILL_SECONDS)
 
 
 def _positions(answered: Iterable[TopicPartition], nothing: int = 0) -> dict[int, int]:
