@@ -321,19 +321,18 @@ class KafkaSource:
                 self._owned[partition].committed = _NO_OFFSET if offset is None else offset
 
     def _seek(self, partition: int, offset: int) -> None:
-        for attempt in range(_SEEK_ATTEMPTS + 1):
+        refusal: KafkaException | None = None
+        for _ in range(_SEEK_ATTEMPTS):
             try:
                 self._consumer.seek(TopicPartition(self._topic, partition, offset))
             except KafkaException as exception:
-                if attempt == _SEEK_ATTEMPTS and self._incremental:
-                    self._assign_again(partition, offset)
-                elif attempt == _SEEK_ATTEMPTS:
-                    raise FatalError(
-                        f"partition {partition} cannot be set to offset {offset}"
-                    ) from exception
+                refusal = exception
                 time.sleep(0.02)  # the client has not begun the partition yet
             else:
                 return
+        if not self._incremental:
+            raise FatalError(f"partition {partition} cannot be set to offset {offset}") from refusal
+        self._assign_again(partition, offset)
 
     def _assign_again(self, partition: int, offset: int) -> None:
         """

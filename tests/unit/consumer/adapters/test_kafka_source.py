@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumer.adapters.kafka_source import KafkaSource, _Owned
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits
+from consumer.errors import FatalError
 from consumer.telemetry import Telemetry
 
 
@@ -46,3 +50,43 @@ def test_committed_offsets_are_asked_for_once(source, monkeypatch):
 
     assert asked == [[0, 1], [2]]
     assert source._observer.asked[-3:] == [(0, None), (1, 7), (2, 7)]
+
+
+@pytest.fixture
+def stuck(source, monkeypatch):
+    """The client under a source, which seeks no partition any more; what it is told instead."""
+    told = []
+
+    def seek(part):
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    client = SimpleNamespace(
+        seek=seek, close=source._consumer.close,
+        incremental_unassign=lambda parts: told.append(("leave", parts)),
+        incremental_assign=lambda parts: told.append(("begin", parts)),
+    )  # fmt: skip
+    monkeypatch.setattr(source, "_consumer", client)
+    monkeypatch.setattr("consumer.adapters.kafka_source.time.sleep", lambda _: None)
+    return told
+
+
+def test_a_partition_that_cannot_be_sought_is_begun_anew_at_its_offset(source, stuck):
+    """The client leaves a partition for good whose fetch at 0 was refused by retention."""
+    source._incremental = True
+    source._owned[1] = _Owned(position=42)
+
+    source.rewind()
+
+    assert [(what, [(p.partition, p.offset) for p in parts]) for what, parts in stuck] == [
+        ("leave", [(1, TopicPartition("payments").offset)]),
+        ("begin", [(1, 42)]),
+    ]
+
+
+def test_without_incremental_rebalance_it_ends_the_process(source, stuck):
+    """One partition cannot be assigned alone there; a restart starts it where it is committed."""
+    source._incremental = False
+    source._owned[1] = _Owned(position=42)
+
+    with pytest.raises(FatalError, match="partition 1 cannot be set to offset 42"):
+        source.rewind()
