@@ -103,6 +103,11 @@ class Instance:
         if self.exit_code is None:
             os.kill(self.pid, number)
 
+    def catches(self, number: int) -> bool:
+        """Say whether it has a handler for a signal: until Python sets one, the system's holds."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return bool(int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> number - 1 & 1)
+
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
         self.signal(signal.SIGKILL)

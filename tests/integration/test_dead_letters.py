@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from consumer.adapters import letter_actions
 from consumer.core.dead_letter import DeadLetters
@@ -28,26 +28,39 @@ NUMBER = b"4111111111111111"
 
 def committed(scene: Scene, topic: str) -> list:
     """Return all records of a topic that a committed reader finds, by partition and offset."""
-    reader = Consumer(
-        {
-            "bootstrap.servers": scene.address, "group.id": "reader", "log_level": 0,
-            "isolation.level": "read_committed", "enable.partition.eof": True,
-            "fetch.wait.max.ms": "10",
-        }
-    )  # fmt: skip
-    partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
-    reader.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-    found, ended = [], set()
+    config = {
+        "bootstrap.servers": scene.address, "group.id": "reader", "log_level": 0,
+        "enable.partition.eof": True, "fetch.wait.max.ms": "10",
+    }  # fmt: skip
+    reader = Consumer({**config, "isolation.level": "read_committed"})
+    places = [
+        TopicPartition(topic, p, 0) for p in reader.list_topics(topic, 10).topics[topic].partitions
+    ]
+    # A transaction that is committed shows a moment later, when its markers are written.
+    ends = high_watermarks(config, places)
+    reader.assign(places)
+    found = []
     deadline = time.monotonic() + 20
-    while len(ended) < len(partitions):
+    while ends:
         assert time.monotonic() < deadline
         for message in reader.consume(1_000, timeout=0.1):
-            if message.error():
-                ended.add(message.partition())
-            else:
+            error = message.error()
+            if error is None:
                 found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                at = message.partition()
+                if message.offset() >= ends.get(at, 0):
+                    ends.pop(at, None)
     reader.close()
     return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+
+def high_watermarks(config: dict, places: list[TopicPartition]) -> dict[int, int]:
+    """Return where each partition ends, open transactions included."""
+    reader = Consumer({**config, "isolation.level": "read_uncommitted"})
+    ends = {place.partition: reader.get_watermark_offsets(place, 10)[1] for place in places}
+    reader.close()
+    return ends
 
 
 def replayed_from(message) -> tuple[str, int, int, int] | None:
