@@ -12,7 +12,7 @@ from consumer.adapters.snapshots import SnapshotStore
 from consumer.adapters.snapshotter import Snapshotter
 from consumer.core.pages_kernel import PAGE_WORDS
 from consumer.core.snapshot import Contract
-from consumer.core.state import VelocityState
+from consumer.core.state import ALWAYS, VelocityState
 from consumer.telemetry import Telemetry
 from tests.builders import DAY, events_of, payment
 
@@ -92,6 +92,21 @@ def test_a_snapshot_is_the_state_at_its_offset(bench):
 
     offset, cards, payments = bench.read(0)
     assert offset == cards == payments > 0
+
+
+@pytest.mark.parametrize("cold_until", [None, 7, ALWAYS])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_history_a_partition_lacks_is_written_with_its_state(bench, leaves, cold_until):
+    """Or its next owner would not say STATE_COLD."""
+    bench.state.begin(0, cold_until=cold_until)
+    bench.offsets[0] = 3
+    if leaves:
+        bench.snapshotter.parted(0, 3)
+    bench.until(lambda: bench.written(0))
+
+    [stored, *_] = bench.store.stored(0)
+    manifest = bench.store.read(stored, CONTRACT, bench.state.empty_tables())
+    assert (manifest.next_offset, manifest.cold_until) == (3, cold_until)
 
 
 def test_every_partition_has_its_turn_again_and_again(bench):
