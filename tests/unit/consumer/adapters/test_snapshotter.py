@@ -39,11 +39,11 @@ class Bench:
             self.offsets[partition] = 0
         self.snapshotter.start()
 
-    def batch(self, partition, count=100, settle=True):
-        """Carry one batch, of new cards, and say so to the snapshotter."""
+    def batch(self, partition, count=100, settle=True, cards=10_000):
+        """Carry one batch, of new cards as long as there are, and say so to the snapshotter."""
         begin = self.offsets[partition]
         events = events_of(
-            [payment(k, card_id=f"card-{k}") for k in range(begin, begin + count)],
+            [payment(k, card_id=f"card-{k % cards}") for k in range(begin, begin + count)],
             partitions=partition,
         )
         self.state.observe(events, np.ones(count, np.bool_))
@@ -92,6 +92,29 @@ def test_a_snapshot_is_the_state_at_its_offset(bench):
 
     offset, cards, payments = bench.read(0)
     assert offset == cards == payments > 0
+
+
+def test_what_comes_after_the_last_step_is_not_in_the_snapshot(bench, monkeypatch):
+    """However long the thread takes to copy what it was given then."""
+    let_go, room = threading.Event(), module._Scratch.room
+
+    def slow_room(scratch, number, pages):
+        let_go.wait(_GIVE_UP_SECONDS)
+        return room(scratch, number, pages)
+
+    bench.batch(0)
+    bench.until(lambda: bench.snapshotter._job is not None and bench.snapshotter._job.is_waiting)
+    monkeypatch.setattr(module._Scratch, "room", slow_room)
+    bench.batch(0, cards=100)
+    bench.snapshotter.between_batches(bench.offsets)
+    bench.batch(0, cards=100)
+    let_go.set()
+    bench.until(lambda: bench.written(0))
+
+    [*_, first] = bench.store.stored(0)
+    tables = bench.state.empty_tables()
+    bench.store.read(first, CONTRACT, tables)
+    assert (first.next_offset, tables["card"].payment_count) == (200, 200)
 
 
 @pytest.mark.parametrize("cold_until", [None, 7, ALWAYS])
