@@ -25,6 +25,7 @@ from consumer.core.batch import LabelsKnown
 from consumer.core.comparison import Difference, differences
 from consumer.core.feature_sets import REASONS
 from consumer.core.labels import TerminalFrauds
+from consumer.core.windows import EXACT_PAYMENTS
 from consumer.errors import ConfigError
 from consumer.log_fold import KeptOutputs, LogFold
 from consumer.records import Status
@@ -35,6 +36,26 @@ _OF_THIS_RUN: Final = frozenset({"scored_at", "degraded", "label_offsets"})
 _OF_THE_MODEL: Final = frozenset(
     {"model_name", "model_version", "policy_version", "probability", "score", "decision", "reasons"}
 )
+_DEGRADED: Final = {
+    "HOT_KEY": (
+        f"the {{key}} has {EXACT_PAYMENTS:,} payments or more in the longest window; those before"
+        f" the newest {EXACT_PAYMENTS:,} are known by the hour, and a window has the hours that lie"
+        " wholly in it"
+    ),
+    "LABELS_STALE": (
+        "the label topic was not read to its end in time; features count the frauds that had been"
+        " read, up to label_offsets"
+    ),
+    "LATE_EVENT": (
+        "the payment is older than the latest of its partition by more than windows.grace; features"
+        " lack what was let go by then, and it enters no window of another payment"
+    ),
+    "STATE_COLD": (
+        "the log begins within the longest window, or cards that paid within it were evicted;"
+        " features may lack history"
+    ),
+}
+"""What a flag of a prediction, then or now, means for its features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,8 +395,10 @@ def _notes(
                 f"degraded was {published['degraded']} when it was published and is"
                 f" {prediction['degraded']} now"
             )
-    if "STATE_COLD" in prediction["degraded"]:
-        yield "the log does not reach back over the longest window: features may lack history"
+    flags = set(prediction["degraded"]).union(published["degraded"] if published else ())
+    keys = " or ".join(bundle.feature_set.windows)
+    for flag in sorted(flags & _DEGRADED.keys()):
+        yield f"{flag}: {_DEGRADED[flag].format(key=keys)}"
     if any(label.effect != "counted" for label in labels):
         yield (
             "labels were appended after this payment was scored that count from before it: a replay"

@@ -113,7 +113,7 @@ def as_line(kind: str, shown: Mapping[str, Any]) -> str:
     if kind == "alerts":
         return (
             f"{shown['opened_at']}  severity {shown['severity']}  score {shown['max_score']:>3}"
-            f"  {shown['subject_id']}  {shown['amount_minor']} {shown['currency']}  {reasons}"
+            f"  {shown['subject_id']}  {shown['amount_minor']} minor {shown['currency']}  {reasons}"
         )
     flags = ",".join(shown["degraded"])
     return (

@@ -261,7 +261,7 @@ def judge_naively(history: History) -> Verdict:
             continue
         place = sent.partition, sent.offset
         partition = state.setdefault(sent.partition, Partition(history.grace))
-        expected, _ = partition.observe(decode("transaction", sent.value), [0, 0, 0])
+        expected, *_ = partition.observe(decode("transaction", sent.value), [0, 0, 0])
         lost += outcomes[place] == 0
         twice += outcomes[place] > 1
         wrong += place in features and features[place] != expected

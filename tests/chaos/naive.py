@@ -70,7 +70,7 @@ class Naive:
 
     def measure(self, partition: int, payment: dict[str, Any]) -> list[float]:
         """Return the features, of what it has seen since it started."""
-        features, _ = self._state[partition].observe(payment, [0, 0, 0])
+        features, *_ = self._state[partition].observe(payment, [0, 0, 0])
         return features
 
     def predict(self, features: list[float]) -> float:

@@ -21,7 +21,7 @@ def write_model(folder: Path) -> None:
     rows = np.empty((4_000, len(ARRIVAL_1.names)), np.float32)
     for row in rows:
         payment = decode("transaction", traffic.payment().value)
-        row[:], _ = history.observe(payment, np.sort(rng.poisson(1.0, 3)).tolist())
+        row[:], *_ = history.observe(payment, np.sort(rng.poisson(1.0, 3)).tolist())
     frauds = rows[:, ARRIVAL_1.names.index("terminal_frauds_7d")]
     is_fraud = rows[:, 0] + 20 * frauds + 20 * rng.normal(size=len(rows)) > 100
     classifier = HistGradientBoostingClassifier(

@@ -136,7 +136,7 @@ def _features(f: _Facts) -> Iterator[Violation]:
         prediction = f.predictions.get(place)
         below = prediction["label_offsets"] if prediction else [0]
         counts = frauds.counts(payment["terminal_id"], payment["event_time"], below, WINDOWS)
-        expected, late = state[place.partition].observe(payment, counts)
+        expected, late, hot = state[place.partition].observe(payment, counts)
         if prediction is None:
             continue
         flags = set(prediction["degraded"])
@@ -145,7 +145,11 @@ def _features(f: _Facts) -> Iterator[Violation]:
         needed = 0 if "LABELS_STALE" in flags else f.inputs[place].labels_before
         if not needed <= sum(below) <= labels:
             yield Violation("labels", place, f"{below} known, of {needed} to {labels}")
-        if "STATE_COLD" not in flags and prediction["features"] != expected:
+        if "STATE_COLD" in flags:
+            continue
+        if ("HOT_KEY" in flags) is not hot:
+            yield Violation("degraded", place, f"{sorted(flags)}, and hot is {hot}")
+        if prediction["features"] != expected:
             yield Violation("features", place, f"{prediction['features']}, not {expected}")
 
 

@@ -38,12 +38,15 @@ T = TypeVar("T")
 SLOW = os.environ.get("FRAUDSTREAM_SLOW") == "1"
 COMMAND = (sys.executable, "-m", "consumer")
 PARTITIONS = 4
+PATIENCE = 10 if SLOW else 1
+"""How many times as long the long forms wait: for minutes, beside whatever else runs here."""
 _FORKS = multiprocessing.get_context("forkserver")
 _SAMPLE = re.compile(r"^fraudstream_(\w+?)(?:\{(.*)\})? (\S+)$")
 
 
 def eventually(check: Callable[[], T], within_seconds: float, hint: Callable[[], str] = str) -> T:
     """Return the first true answer; fail with the last one, or its exception, at the deadline."""
+    within_seconds *= PATIENCE
     deadline = time.monotonic() + within_seconds
     while True:
         try:

@@ -6,17 +6,21 @@ One payment at a time in log order, whole histories in lists, exact integers unt
 """
 
 import math
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 MINUTE = 60_000_000
+HOUR = 60 * MINUTE
 DAY = 24 * 60 * MINUTE
 WINDOWS = (DAY, 7 * DAY, 30 * DAY)
 ENTERING = {"AUTHORISATION", "ADVICE"}
 FINE_STEP = 12_500  # 1.25 in ten-thousandths
 FINE_END = 3_000_000  # 300
+TOLD_APART = 4_095
+"""Of a card's payments the newest so many; of older ones a window takes the hours it holds."""
 
 
 @dataclass
@@ -27,26 +31,34 @@ class Partition:
     watermark: float = -math.inf
     _cards: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
 
-    def observe(self, payment: dict[str, Any], frauds: Sequence[int]) -> tuple[list[float], bool]:
-        """Return the payment's features, and whether it came too late to enter the windows."""
+    def observe(
+        self, payment: dict[str, Any], frauds: Sequence[int]
+    ) -> tuple[list[float], bool, bool]:
+        """
+        Return the payment's features, whether it came too late to enter the windows, and whether
+        its card is hot.
+        """
         time, amount = payment["event_time"], _ten_thousandths(payment)
         late = time < self.watermark - self.grace
         self.watermark = max(self.watermark, time)
         kept_after = self.watermark - WINDOWS[-1] - self.grace
         history = self._cards[payment["card_id"]]
-        earlier = [past for past in history if kept_after < past[0] <= time]
+        newest = history[-TOLD_APART:]
+        earlier = [past for past in newest if kept_after < past[0] <= time]
         this = (time, amount, payment["event_id"])
         repeated = payment["kind"] in ENTERING and this in earlier
         if repeated:
             since = earlier.index(this)
             earlier = [p for k, p in enumerate(earlier) if p[0] < time or k < since]
+        hours = [(t - t % HOUR, a, event) for t, a, event in history[:-TOLD_APART]]
+        earlier += [past for past in hours if kept_after < past[0] <= time]
+        start = max(time - WINDOWS[-1], kept_after)
+        hot = len(newest) == TOLD_APART and newest[0][0] > start
         inside = [[a for t, a, _ in earlier if t > time - w] + [amount] for w in WINDOWS]
         if payment["kind"] in ENTERING and not late and not repeated:
-            history.append(this)
-        local = time + (payment["local_utc_offset_minutes"] or 0) * MINUTE
-        weekday, hour = (local // DAY + 3) % 7, local % DAY // (60 * MINUTE)
+            insort(history, this, key=lambda past: past[0])
         month = inside[-1]
-        features = [_grid(amount, 1), weekday in {5, 6}, hour < 7]
+        features = [_grid(amount, 1), *_calendar(payment)]
         for amounts in inside:
             features += [len(amounts), _grid(sum(amounts), len(amounts))]
         features += frauds
@@ -55,7 +67,13 @@ class Partition:
         else:
             features.append(_steps(amount, (sum(month) - amount) / (len(month) - 1)))
         features.append(_steps(sum(inside[0]) / len(inside[0]), sum(month) / len(month)))
-        return [float(feature) for feature in features], late
+        return [float(feature) for feature in features], late, hot
+
+
+def _calendar(payment: dict[str, Any]) -> list[bool]:
+    """Return whether it is weekend, and night, where the terminal stands."""
+    local = payment["event_time"] + (payment["local_utc_offset_minutes"] or 0) * MINUTE
+    return [(local // DAY + 3) % 7 in {5, 6}, local % DAY // HOUR < 7]
 
 
 def _ten_thousandths(payment: dict[str, Any]) -> int:

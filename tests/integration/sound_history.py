@@ -133,7 +133,7 @@ def sound_history() -> History:
         payment = decode("transaction", item.value)
         terminal, time = payment["terminal_id"], payment["event_time"]
         counts = frauds.counts(terminal, time, [item.labels_before], WINDOWS)
-        features, late = states[item.partition].observe(payment, counts)
+        features, late, _ = states[item.partition].observe(payment, counts)
         probability = traffic.random.random()
         predictions.append(prediction(item, payment, features, late, probability))
         window = (item.partition, payment["card_id"], payment["event_time"] // 86_400_000_000)

@@ -113,6 +113,7 @@ def test_tail_shows_what_is_committed(scene):
         code, lines = command("tail", kind, "--config", scene.config("tail"), *one)
         assert (code, len(lines)) == (0, 1)
         assert "{" not in lines[0]
+        assert kind != "alerts" or any(f"  {a['amount_minor']} minor " in lines[0] for a in alerts)
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once"])

@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from tests.builders import DAY, label, tiny_bundle
+from tests.builders import DAY, JANUARY, label, tiny_bundle
 from tests.integration.harness import eventually
 from tests.integration.history import decode, source
 from tests.integration.test_commands import command
 from tests.integration.traffic import PREDICTION, TOMBSTONE, encode
+
+MINUTE = 60_000_000
 
 
 def explained(config, *options):
@@ -49,6 +51,40 @@ def test_every_prediction_is_explained_as_it_was_published(scene):
         counted = [label for label in answer["labels"] if label["effect"] == "counted"]
         assert len(counted) == prediction["features"][11] == len(answer["labels"])
     assert len(flagged) > 8
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once"])
+def test_a_hot_card_is_explained_by_the_hour(scene):
+    """In order, out of order and late: each is what was published, and what its flags mean."""
+    send, made = scene.upstream.send, scene.upstream.traffic.payment
+    scene.start()
+    for k in range(4_400):
+        back = {0: 3 * DAY, 1: DAY, 2: 700 * MINUTE}.get(k % 50, 0) if k > 4_000 else 0
+        paid = made(
+            card_id="hot", kind="ADVICE", amount_minor=1_000 + k,
+            event_time=JANUARY + 7 * DAY + k * MINUTE // 2 - back,
+        )  # fmt: skip
+        send(paid)
+    scene.upstream.flush()
+    scene.wait_done()
+    published = [decode("prediction", read.value) for read in scene.history().predictions]
+    hot = [p for p in published if "HOT_KEY" in p["degraded"]]
+    config = scene.config("explain")
+
+    chosen = [p for p in hot if p["source_offset"] % 50 < 4][-4:]
+    assert [p["degraded"] for p in chosen] == [["LATE_EVENT", "HOT_KEY"]] + [["HOT_KEY"]] * 3
+    for prediction in chosen:
+        code, answer = explained(config, *at(source(prediction)))
+        assert (code, answer["differences"], answer["compared"]) == (0, [], "all"), answer
+        assert answer["prediction"]["degraded"] == prediction["degraded"]
+        assert answer["prediction"]["features"] == prediction["features"]
+        flags = [note.partition(":")[0] for note in answer["notes"]]
+        assert flags == sorted(prediction["degraded"])
+    code, lines = command("explain", "--config", config, *at(source(chosen[0])))
+    text = " ".join("\n".join(lines).split())
+    assert "note: HOT_KEY: the card has 4,095 payments or more in the longest window" in text
+    assert "note: LATE_EVENT: the payment is older than the latest of its partition" in text
+    assert "equal bit for bit to" in text
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once"])

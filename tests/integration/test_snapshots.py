@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +11,9 @@ from consumer.core.state import VelocityState
 from consumer.core.windows import EXACT_PAYMENTS
 from tests.builders import DAY, JANUARY
 from tests.integration.checker import check
-from tests.integration.conftest import BOTH_IF_SLOW
+from tests.integration.conftest import BOTH, BOTH_IF_SLOW
 from tests.integration.harness import SLOW, eventually
+from tests.integration.history import decode
 from tests.integration.test_commands import command
 from tests.integration.test_kills import SMALL, work_a_while
 
@@ -255,6 +257,47 @@ def test_a_hot_card_is_told_by_the_hour_from_a_snapshot_and_from_the_log(scene, 
     [answer] = [json.loads(line) for line in lines if line.startswith("{")]
     assert (code, answer["differences"]) == (0, [])
     assert answer["prediction"]["degraded"] == ["HOT_KEY"]
+
+
+@pytest.mark.skipif(not SLOW, reason="FRAUDSTREAM_SLOW=1 runs it")
+@BOTH
+def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept):
+    """
+    Of three instances one leaves, one dies, and both come back, while cards that pay once fill the
+    state and are evicted: what does not say STATE_COLD is the oracle's, the hot card's as well.
+    """
+    kept |= {"batch": {"max_records": 50}}
+    kept["state"]["max_bytes"] = 150_000
+    traffic, names = scene.upstream.traffic, ("0", "1", "2")
+    running = {name: scene.start(name, **kept) for name in names}
+
+    def send(cards):
+        for card in cards:
+            scene.upstream.send(traffic.payment(**card))
+            traffic.clock -= 9 * MINUTE  # a payment a minute, on average
+
+    for number in range(3):
+        leaving, dying = names[number], names[number - 1]
+        send({"card_id": f"once-{number}-{k}"} for k in range(3_000))
+        running[leaving].go_on(1)
+        assert running[leaving].stop() == 0
+        send({"card_id": "hot", "kind": "ADVICE"} for _ in range(500))
+        running[dying].kill()
+        for name in (leaving, dying):
+            running[name] = scene.start(name, **kept)
+        scene.wait_done(120)
+        traffic.clock += 40 * DAY
+        send({"card_id": "hot", "kind": "ADVICE"} if k % 9 else {} for k in range(5_200))
+        running[dying].stop()
+        running[dying] = scene.start(dying, **kept)
+        scene.wait_done(120)
+
+    history = replace(scene.history(), allowed=frozenset({"LATE_EVENT", "STATE_COLD", "HOT_KEY"}))
+    flags = [decode("prediction", read.value)["degraded"] for read in history.predictions]
+    assert flags.count(["STATE_COLD"]) > 1_000
+    assert flags.count(["HOT_KEY"]) > 1_000
+    assert any(from_snapshots(instance) for instance in running.values())
+    assert check(history) == []
 
 
 def test_a_state_that_the_log_does_not_say_is_found(scene, kept):

@@ -10,6 +10,7 @@ import schemas
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshots import SnapshotStore
 from consumer.core.decode import PaymentDecoder
+from consumer.core.restore import Plan
 from consumer.core.snapshot import Contract, StateCopy
 from consumer.core.state import VelocityState
 from consumer.telemetry import Telemetry
@@ -53,6 +54,19 @@ def test_the_plan_reaches_back_over_windows_and_grace():
     reach = (30 + 2) * 24
 
     assert LENGTH - reach - 200 < plan_of({}).start <= LENGTH - reach
+
+
+@pytest.mark.parametrize("cold_until", [None, 7])
+def test_what_history_the_plan_lacks_is_told_to_the_state(cold_until):
+    """Predictions say STATE_COLD by it."""
+    telemetry = Telemetry(CollectorRegistry(), "group", FakeReader.topic)
+    state = VelocityState({"card": (30 * DAY,)}, grace=DAY, alert_window=DAY)
+    decoder = PaymentDecoder([schemas.load("transaction")])
+    restorer = StateRestorer(FakeReader({}), decoder, state, telemetry)
+
+    restorer.begin(0, Plan(10, 20, cold_until=cold_until))
+
+    assert state.cold_until(0) == cold_until
 
 
 @pytest.mark.parametrize("offset", [LENGTH - 1, LENGTH - 50, LENGTH - 900])

@@ -12,7 +12,7 @@ from consumer.adapters.snapshots import SnapshotStore
 from consumer.adapters.snapshotter import Snapshotter
 from consumer.core.pages_kernel import PAGE_WORDS
 from consumer.core.snapshot import Contract
-from consumer.core.state import VelocityState
+from consumer.core.state import ALWAYS, VelocityState
 from consumer.telemetry import Telemetry
 from tests.builders import DAY, events_of, payment
 
@@ -39,11 +39,11 @@ class Bench:
             self.offsets[partition] = 0
         self.snapshotter.start()
 
-    def batch(self, partition, count=100, settle=True):
-        """Carry one batch, of new cards, and say so to the snapshotter."""
+    def batch(self, partition, count=100, settle=True, cards=10_000):
+        """Carry one batch, of new cards as long as there are, and say so to the snapshotter."""
         begin = self.offsets[partition]
         events = events_of(
-            [payment(k, card_id=f"card-{k}") for k in range(begin, begin + count)],
+            [payment(k, card_id=f"card-{k % cards}") for k in range(begin, begin + count)],
             partitions=partition,
         )
         self.state.observe(events, np.ones(count, np.bool_))
@@ -92,6 +92,44 @@ def test_a_snapshot_is_the_state_at_its_offset(bench):
 
     offset, cards, payments = bench.read(0)
     assert offset == cards == payments > 0
+
+
+def test_what_comes_after_the_last_step_is_not_in_the_snapshot(bench, monkeypatch):
+    """However long the thread takes to copy what it was given then."""
+    let_go, room = threading.Event(), module._Scratch.room
+
+    def slow_room(scratch, number, pages):
+        let_go.wait(_GIVE_UP_SECONDS)
+        return room(scratch, number, pages)
+
+    bench.batch(0)
+    bench.until(lambda: bench.snapshotter._job is not None and bench.snapshotter._job.is_waiting)
+    monkeypatch.setattr(module._Scratch, "room", slow_room)
+    bench.batch(0, cards=100)
+    bench.snapshotter.between_batches(bench.offsets)
+    bench.batch(0, cards=100)
+    let_go.set()
+    bench.until(lambda: bench.written(0))
+
+    [*_, first] = bench.store.stored(0)
+    tables = bench.state.empty_tables()
+    bench.store.read(first, CONTRACT, tables)
+    assert (first.next_offset, tables["card"].payment_count) == (200, 200)
+
+
+@pytest.mark.parametrize("cold_until", [None, 7, ALWAYS])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_history_a_partition_lacks_is_written_with_its_state(bench, leaves, cold_until):
+    """Or its next owner would not say STATE_COLD."""
+    bench.state.begin(0, cold_until=cold_until)
+    bench.offsets[0] = 3
+    if leaves:
+        bench.snapshotter.parted(0, 3)
+    bench.until(lambda: bench.written(0))
+
+    [stored, *_] = bench.store.stored(0)
+    manifest = bench.store.read(stored, CONTRACT, bench.state.empty_tables())
+    assert (manifest.next_offset, manifest.cold_until) == (3, cold_until)
 
 
 def test_every_partition_has_its_turn_again_and_again(bench):

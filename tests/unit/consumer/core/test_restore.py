@@ -178,6 +178,19 @@ def test_records_beyond_the_committed_offset_say_nothing_of_alerts():
     assert (plan.start, plan.score_from) == (4_950, ALWAYS)
 
 
+@pytest.mark.parametrize("committed", [4_992, 4_993])
+def test_the_last_record_that_is_replayed_says_which_alerts_count(committed):
+    """Where a day begins, the record before it or behind it would say another."""
+    manifest, tables = snapshot(4_500, 4_499 * HOUR)
+    score_from = REACH.score_from((committed - 1) * HOUR)
+
+    for plan in (
+        plan_restore(0, committed, rising(), REACH),
+        plan_from_snapshot(manifest, tables, committed, rising(), REACH),
+    ):
+        assert (plan.live_from, plan.score_from) == (committed, score_from)
+
+
 def test_a_snapshot_of_which_nothing_counts_any_more_is_left_alone():
     """From the log alone there is less to replay."""
     manifest, tables = snapshot(100, 100 * HOUR)
