@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Rows = NDArray[np.void]
 
 HOLE, RECORD, TOMBSTONE = range(3)
-LATE, COLD, STALE, FLAGGED = 1, 2, 4, 8
+LATE, COLD, STALE, FLAGGED, HOT, REPLAYED = 1, 2, 4, 8, 16, 32
 
 ROW: Final = np.dtype(
     [

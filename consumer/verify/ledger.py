@@ -11,6 +11,7 @@ from consumer.verify.evidence import (
     FLAGGED,
     LATE,
     RECORD,
+    REPLAYED,
     STALE,
     TOMBSTONE,
     Stretch,
@@ -117,6 +118,7 @@ class Ledger:
             return
         self.counts["replayed"] += 1
         if facts.topic == self.promise.topic:
+            self.stretches[place.partition].row(place.offset)["flags"] |= REPLAYED
             self._enter_replay(place, facts)
 
     def _enter_replay(self, place: Place, facts: ReplayFacts) -> None:
@@ -220,7 +222,7 @@ class Ledger:
             self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
         else:
             row["prediction"], row["model"] = content, model
-            row["flags"] = flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
+            row["flags"] |= flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
             row["event"] = digest(prediction["event_id"])
             row["event_time"] = prediction["event_time"]
             row["out_partition"], row["out_offset"] = record.partition, record.offset

@@ -6,7 +6,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from consumer.verify.evidence import COLD, FLAGGED, LATE, TOMBSTONE, KeyOrder, Rows, Stretch
+from consumer.verify.evidence import (
+    COLD,
+    FLAGGED,
+    LATE,
+    REPLAYED,
+    TOMBSTONE,
+    KeyOrder,
+    Rows,
+    Stretch,
+)
 from consumer.verify.formats import Place
 from consumer.verify.ledger import Ledger
 
@@ -150,7 +159,10 @@ class _Partition:
                 self._opened.add((int(rows[at]["key"]), int(rows[at]["alert_window"])))
 
     def _judge_flagged(self, offset: int, row: Any) -> None:
-        """The first of its card in its window opens an alert, a late one again; no other does."""
+        """
+        The first of its card in its window opens an alert; a late or replayed one does so again,
+        and no other.
+        """
         length = self._promise.alert_window
         window = int(row["event_time"]) // length * length
         card, raised = int(row["key"]), bool(row["alerts"])
@@ -162,8 +174,9 @@ class _Partition:
         else:
             is_open = (card, window) in self._opened
             was_open = (self._stretch.partition, card, window) in self._before
-            is_due = not (is_open or was_open)
-            may_be = not is_open or bool(row["flags"] & COLD)
+            replayed = bool(row["flags"] & REPLAYED)
+            is_due = not (is_open or was_open) or replayed
+            may_be = not is_open or bool(row["flags"] & COLD) or replayed
             self._opened.add((card, window))
         if raised and not may_be:
             self._broken("alerts", offset, "an alert while one was open")

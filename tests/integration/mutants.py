@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+import schemas
 from consumer import pipeline
 from consumer.adapters import kafka_sink
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
@@ -47,6 +48,22 @@ def on_call(at: int, act: Callable[[], object]) -> Callable[[], None]:
 def die() -> None:
     """SIGKILL, as the machine's end would."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def newer_schema() -> schemas.Schema:
+    """Return the schema of payments as a later release would have it."""
+    newer = schemas.load("transaction")
+    newer["fields"].append({"name": "wallet", "type": ["null", "string"], "default": None})
+    return newer
+
+
+def knows_a_newer_schema() -> None:
+    """No defect: the release that knows it."""
+
+    def make(versions: Any) -> Any:
+        return lambda name: versions(name) + [newer_schema()] * (name == "transaction")
+
+    replaced(schemas, "versions", make)
 
 
 def never_hears_of_offsets() -> None:
