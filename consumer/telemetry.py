@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +213,15 @@ class Telemetry:
         self._log.error(
             "partition_paused", partition=partition, next_offset=next_offset, limit=limit,
             do="see `fraudstream dead-letters list`; with the cause gone, `fraudstream resume`",
+        )  # fmt: skip
+
+    def partitions_held(self, partitions: Sequence[int], cause: str) -> None:
+        """Dead letters of these partitions have nowhere to go: they wait, and the others go on."""
+        for partition in partitions:
+            self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(1)
+        self._log.error(
+            "partitions_held", partitions=list(partitions), cause=cause,
+            do="run `fraudstream topics`, and then `fraudstream resume`",
         )  # fmt: skip
 
     def partition_resumed(self, partition: int, next_offset: int) -> None:

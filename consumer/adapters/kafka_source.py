@@ -1,7 +1,7 @@
 """Polls the input topic as a member of the group, and knows where every partition goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -134,15 +134,18 @@ class KafkaSource:
         if not records.live.all():
             self._telemetry.restore_progressed(self.restore_remaining)
 
-    def rewind(self) -> None:
+    def rewind(self, held: Sequence[int] = ()) -> None:
         """
-        Go back to our own next offset on every partition still owned.
+        Go back to our own next offset on every partition still owned; those held are paused.
 
         The client's position has moved on; without this, a later commit would pass over what lay
         between.
         """
         self.in_hand = {}
         for partition, owned in self._owned.items():
+            if partition in held:
+                owned.is_paused = True
+                self._consumer.pause([TopicPartition(self._topic, partition)])
             if owned.position is not None:
                 self._seek(partition, owned.position)
 

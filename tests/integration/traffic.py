@@ -245,6 +245,11 @@ class Upstream:
                     self.send(bad)
         self.flush()
 
+    def partitions(self) -> int:
+        """Return how many partitions of the input the producer knows, now that it has asked."""
+        topics = self._producer.list_topics(self._payments, timeout=10).topics
+        return len(topics[self._payments].partitions)
+
     def begin_again(self) -> None:
         """Begin a new journal, for topics that are new."""
         self.journal = Journal(labels=self.journal.labels)
