@@ -35,7 +35,8 @@ class Steps(Protocol):
 class Scope:
     """
     What to look at: a group, what it promises, and inputs with Kafka timestamps [begin, end),
-    milliseconds, None for all. An open transaction is waited for `wait_seconds`.
+    milliseconds, None for all. An open transaction is waited for `wait_seconds`. Features are
+    computed again for cards of `sample` payments at most.
     """
 
     group: str
@@ -43,6 +44,7 @@ class Scope:
     begin: int | None
     end: int | None
     wait_seconds: float
+    sample: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ class _Verification:
             scope.exactly_once,
             round(settings.alerts.window * _MICROS),
             round(settings.labels.settle * _MICROS),
+            round(settings.windows.grace * _MICROS),
+            round(settings.input.max_future * _MICROS),
+            scope.sample,
         )
         self._ledger: Final = Ledger(promise, (Stretch(p, *r) for p, r in self._ranges.items()))
 
