@@ -4,9 +4,10 @@ import struct
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import schemas
 from consumer.verify.evidence import (
     COLD,
     DOUBTFUL,
@@ -66,6 +67,8 @@ class Promise:
     grace: int
     max_future: int
     sample: int
+    registry: Mapping[bytes, schemas.Schema] = field(default_factory=dict)
+    """Headers of a schema registry that payments may have, and their schemas."""
 
 
 class Ledger:
@@ -96,7 +99,8 @@ class Ledger:
         self._label_ends: Final[dict[int, int]] = {}
         self._labels_whole = True
         self._decoders: Final = {
-            name: Decoder(name) for name in ("transaction", "label", "prediction", "alert")
+            "transaction": Decoder("transaction", promise.registry),
+            **{name: Decoder(name) for name in ("label", "prediction", "alert")},
         }
 
     def inputs(self, records: Iterable[Record]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import schemas
 from consumer.errors import ConfigError
 from consumer.settings import Settings
 from consumer.verify.evidence import Stretch
@@ -114,6 +115,7 @@ class _Verification:
             round(settings.windows.grace * _MICROS),
             round(settings.input.max_future * _MICROS),
             scope.sample,
+            schemas.registry_headers(settings.input.schema_ids),
         )
         self._ledger: Final = Ledger(promise, (Stretch(p, *r) for p, r in self._ranges.items()))
 

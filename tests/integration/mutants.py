@@ -7,7 +7,7 @@ Each function is one of them, called in the consumer's own process.
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -280,7 +280,7 @@ def keeps_state_of_failed_batches() -> None:
 def does_not_seek_back() -> None:
     """Defect: partitions that are kept go on where the client is."""
 
-    def rewind(self: KafkaSource) -> None:
+    def rewind(self: KafkaSource, _: Sequence[int] = ()) -> None:
         self.in_hand = {}
 
     KafkaSource.rewind = rewind  # type: ignore[method-assign]
