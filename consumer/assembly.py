@@ -46,6 +46,7 @@ def assemble(settings: Settings, bundle: Bundle) -> Parts:
             max_bytes=settings.input.max_value_bytes,
             furthest_ahead_seconds=settings.input.max_future,
             refuse_card_numbers=settings.input.refuse_card_numbers,
+            registry=schemas.registry_headers(settings.input.schema_ids),
         ),
         VelocityState(
             bundle.feature_set.windows,
@@ -69,6 +70,7 @@ def state_contract(settings: Settings, bundle: Bundle) -> Contract:
     """Return what the numbers in a state of this configuration and model mean."""
     versions = schemas.versions("transaction")
     fingerprints = {schemas.single_object_header(version)[2:].hex() for version in versions}
+    fingerprints |= {header.hex() for header in schemas.registry_headers(settings.input.schema_ids)}
     return Contract(
         feature_set=bundle.feature_set.name,
         windows=dict(bundle.feature_set.windows),

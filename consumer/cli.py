@@ -157,9 +157,9 @@ def topics(
         from consumer.adapters.topics import ensure_topics
 
         width = partitions or (1 if features.needs_one_partition else 8)
-        created, differences = ensure_topics(settings, features, width, replication_factor)
-    for name in created:
-        typer.echo(f"created {name}")
+        done, differences = ensure_topics(settings, features, width, replication_factor)
+    for sentence in done:
+        typer.echo(sentence)
     for difference in differences:
         typer.echo(f"differs: {difference}", err=True)
     if differences:

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+import schemas
 from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.dead_letter_log import DeadLetterLog, Filed, Identity, Mark, Wanted
 from consumer.adapters.letter_actions import Action, LetterActions
@@ -141,8 +142,10 @@ def show(
     if not found:
         typer.echo(f"no dead letter of {desk.log.input}[{partition}]@{offset}", err=True)
         raise typer.Exit(EXIT_NOT_FOUND)
+    registry = schemas.registry_headers(desk.settings.input.schema_ids)
+    records = AvroRecords("transaction", registry)
     for filed, mark in found:
-        row = _row(filed, mark) | _contents(filed)
+        row = _row(filed, mark) | _contents(filed, records)
         if json:
             typer.echo(json_lines.dumps(row))
         else:
@@ -300,13 +303,13 @@ def _row(filed: Filed, mark: Mark | None) -> dict[str, Any]:
     return row
 
 
-def _contents(filed: Filed) -> dict[str, Any]:
+def _contents(filed: Filed, records: AvroRecords) -> dict[str, Any]:
     """Return key, headers and value as they may be shown."""
     return {
         "key": _bytes(filed.key),
         "headers": [[_masked(name), _bytes(value)] for name, value in filed.letter.own],
         "value": _bytes(filed.value),
-        "decoded": _decoded(filed.value),
+        "decoded": _decoded(filed.value, records),
     }
 
 
@@ -317,9 +320,9 @@ def _bytes(content: bytes | None) -> dict[str, str] | None:
     return {"text": shown.decode("utf-8", "backslashreplace"), "hex": shown.hex()}
 
 
-def _decoded(value: bytes | None) -> dict[str, Any] | None:
+def _decoded(value: bytes | None, records: AvroRecords) -> dict[str, Any] | None:
     try:
-        record = AvroRecords("transaction").read(value)
+        record = records.read(value)
     except Exception:  # noqa: BLE001 - whatever fastavro raises: it is no payment to its end
         return None
     return None if record is None else {k: _masked(v) for k, v in plain(record).items()}

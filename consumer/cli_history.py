@@ -106,7 +106,10 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
 def _from_topics(
     settings: Settings, feature_sets: Collection[FeatureSet], frauds: TerminalFrauds
 ) -> History:
-    decoder = PaymentDecoder(schemas.versions("transaction"))
+    decoder = PaymentDecoder(
+        schemas.versions("transaction"),
+        registry=schemas.registry_headers(settings.input.schema_ids),
+    )
     scenarios = AvroDecoder(schemas.versions("label"), _SCENARIO, settings.input.max_value_bytes)
     scenario_of: dict[bytes, str] = {}
     config = reader_config(settings, lambda _: None)

@@ -48,6 +48,13 @@ def verify(
             show_default="transaction.timeout.ms and 10 s",
         ),
     ] = None,
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Most payments whose features are computed again, of whole cards; 0: none.",
+        ),
+    ] = 100_000,
     state: Annotated[
         bool, typer.Option(help="Hold snapshots against the log, where state.url is set.")
     ] = True,
@@ -68,6 +75,7 @@ def verify(
         begin=None if begin is None else milliseconds("--from", begin),
         end=None if end is None else milliseconds("--to", end),
         wait_seconds=_wait_seconds(settings) if wait is None else seconds("--wait", wait),
+        sample=sample,
     )
     with log_faults(), progress() as steps:
         report = verify_topics(settings, scope, steps)

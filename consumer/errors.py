@@ -6,6 +6,8 @@ What can go wrong, named by what the caller does about it.
         ModelError           the model bundle is not what its manifest says (exit code 78)
       AssignmentLostError    forget this batch; the partitions' new owner replays it
       BatchAbortedError      nothing of this batch was committed: roll back, rewind, poll again
+        PartitionsHeldError  and let these partitions wait: their dead letters have no place
+      OutputRefusedError     an output itself is at fault: find its record
       FatalError             stop without committing (exit code 70)
         OutageError          the brokers stayed away too long (exit code 75)
 
@@ -38,6 +40,22 @@ class BatchAbortedError(FraudstreamError):
 
 class AssignmentLostError(BatchAbortedError):
     """The group gave our partitions to somebody else before the batch was committed."""
+
+
+class PartitionsHeldError(BatchAbortedError):
+    """Dead letters of these partitions have nowhere to go: they must wait, and no others."""
+
+    def __init__(self, topic: str, width: int, partitions: Sequence[int]) -> None:
+        super().__init__(f"topic {topic} has {width} partitions, and a dead letter keeps its own")
+        self.partitions = list(partitions)
+
+
+class OutputRefusedError(FraudstreamError):
+    """An output of `topic` itself is at fault, too large most likely: its record must be found."""
+
+    def __init__(self, cause: str, topic: str) -> None:
+        super().__init__(f"{cause}: {topic}")
+        self.topic = topic
 
 
 class FatalError(FraudstreamError):

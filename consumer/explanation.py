@@ -222,7 +222,9 @@ class PaymentExplainer:
         """Return the record's fields. Raises ConfigError for one that the decoder refuses."""
         _, refused = self._decoder.decode(as_records(self._topic, [message]))
         if not len(refused.rows):
-            payment = AvroRecords("transaction").read(message.value())
+            payment = AvroRecords(
+                "transaction", schemas.registry_headers(self._settings.input.schema_ids)
+            ).read(message.value())
             assert payment is not None, "the decoder knows its schema"  # noqa: S101
             return payment
         status = Status(int(refused.statuses[0]))

@@ -2,13 +2,19 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from consumer.core.batching import BatchControl
 from consumer.core.score import ScoreInvalidError
 from consumer.core.state import VelocityState
-from consumer.errors import BatchAbortedError, FatalError, OutageError
+from consumer.errors import (
+    BatchAbortedError,
+    FatalError,
+    OutageError,
+    OutputRefusedError,
+    PartitionsHeldError,
+)
 from consumer.pipeline import Pipeline
 from consumer.records import Records, Refused, Status
 from consumer.telemetry import Telemetry
@@ -27,8 +33,8 @@ class Source(Protocol):
     def settled(self, records: Records, refused: Refused) -> None:
         """The batch is committed, these of it as dead letters or skips: go on after it."""
 
-    def rewind(self) -> None:
-        """Go back to what is not settled."""
+    def rewind(self, held: Sequence[int] = ()) -> None:
+        """Go back to what is not settled; the partitions that are held wait there."""
 
 
 class Loop:
@@ -103,7 +109,7 @@ class Loop:
         try:
             refused = self._pipeline.process(records)
         except BatchAbortedError as fault:
-            self._take_back(type(fault).__name__, records)
+            self._take_back(fault, records)
         except FatalError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, one record of the batch brought it about
@@ -121,7 +127,7 @@ class Loop:
                 refused = self._pipeline.process(record)
                 self._poisoned_in_a_row = 0
             except BatchAbortedError as fault:
-                self._take_back(type(fault).__name__, records)
+                self._take_back(fault, records)
                 return
             except FatalError:
                 raise
@@ -138,33 +144,65 @@ class Loop:
     def _refuse(self, record: Records, fault: Exception) -> Refused | None:
         """Dead-letter a culprit; None when even that was aborted and the batch is rewound."""
         status = Status.SCORE_INVALID if isinstance(fault, ScoreInvalidError) else Status.POISON
-        self._telemetry.record_poisoned(record, status, fault)
-        self._poisoned_in_a_row += 1
+        before = self._poisoned_in_a_row
+        if self._is_of_a_letter(fault):
+            status = Status.OVERSIZE
+        else:
+            self._telemetry.record_poisoned(record, status, fault)
+            self._poisoned_in_a_row += 1
         if self._poisoned_in_a_row > MOST_POISONED_IN_A_ROW:
             raise FatalError(
                 f"two records in a row were refused as {status.reason}: the fault is not theirs"
             ) from fault
         try:
+            return self._put_aside(record, status)
+        except BatchAbortedError as aborted:
+            self._poisoned_in_a_row = before  # it will come again
+            self._take_back(aborted, record)
+            return None
+
+    def _is_of_a_letter(self, fault: Exception) -> bool:
+        """Say whether what was refused is a dead letter: the record was refused before it."""
+        letters = self._pipeline.dead_letter_topic
+        return isinstance(fault, OutputRefusedError) and fault.topic == letters
+
+    def _put_aside(self, record: Records, status: Status) -> Refused:
+        """
+        Write the letter: of a record that cannot be measured as well, and with hashes in place of
+        the record where its topic takes none so large, whatever was promised of the topic.
+        """
+        observe = True
+        while True:
+            bare = status is Status.OVERSIZE
             try:
-                return self._pipeline.refuse(record, status, observe=True)
+                return self._pipeline.refuse(record, status, observe=observe, bare=bare)
             except (BatchAbortedError, FatalError):
                 raise
-            except Exception:  # noqa: BLE001 - it fails before it could be observed
+            except Exception as fault:
                 self._state.roll_back()
-                return self._pipeline.refuse(record, status, observe=False)
-        except BatchAbortedError as aborted:
-            self._poisoned_in_a_row -= 1  # it will come again
-            self._take_back(type(aborted).__name__, record)
-            return None
+                if not self._is_of_a_letter(fault):
+                    if not observe:
+                        raise
+                    observe = False  # it fails before it could be observed
+                elif bare:
+                    raise FatalError(
+                        f"not even a dead letter without its record is taken, {fault}: raise"
+                        " max.message.bytes of that topic (`fraudstream topics` says how far)"
+                    ) from fault
+                else:
+                    status = Status.OVERSIZE
 
     def _done(self, records: Records, refused: Refused) -> None:
         self._source.settled(records, refused)
         self._last_progress = self._last_commit = time.monotonic()
 
-    def _take_back(self, cause: str, records: Records) -> None:
+    def _take_back(self, fault: BatchAbortedError, records: Records) -> None:
         self._state.roll_back()
-        self._source.rewind()
-        self._telemetry.batch_aborted(cause, len(records))
+        held = fault.partitions if isinstance(fault, PartitionsHeldError) else ()
+        self._source.rewind(held)
+        if held:
+            self._telemetry.partitions_held(held, str(fault))
+        self._telemetry.batch_aborted(type(fault).__name__, len(records))
         if time.monotonic() - self._last_progress > self._outage_limit:
             raise OutageError(self._outage_limit)
         time.sleep(_PAUSE_AFTER_ABORT_SECONDS)

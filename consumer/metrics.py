@@ -142,6 +142,11 @@ class Metrics:
             "1 while a partition waits, having too many dead letters.",
             PARTITION,
         )
+        self.partitioners_mixed = gauge(
+            "partitioners_mixed",
+            "1 while two partitioners place the keys: the histories of cards are split.",
+            ("group", "topic"),
+        )
         self.ready = gauge("ready", "1 when /readyz answers 200.")
         self.state_cards = gauge("state_cards", "Cards in the velocity state.")
         self.state_bytes = gauge("state_bytes", "Bytes of velocity state in use.")

@@ -98,7 +98,8 @@ class Pipeline:
         decisions = self._decide(
             rows.values, probabilities, self._policy, self._explainer, self._model
         )
-        alerts = self._raise_alerts(events, rows, decisions, self._state)
+        replayed = self._dead_letters.replayed(records, events.rows[decisions.flagged])
+        alerts = self._raise_alerts(events, rows, decisions, self._state, replayed)
         predictions = self._encode(events, rows, decisions, labels, records.keys, self._clock())
         refused = self._dead_letters.classify(records, refused)
         dead_letters = self._dead_letters.write(records, refused)
@@ -107,18 +108,27 @@ class Pipeline:
         self._telemetry.batch_committed(records, refused, events, decisions, alerts.severities)
         return refused
 
-    def refuse(self, record: Records, status: Status, *, observe: bool) -> Refused:
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where refused records go."""
+        return self._dead_letters.topic
+
+    def refuse(
+        self, record: Records, status: Status, *, observe: bool, bare: bool = False
+    ) -> Refused:
         """
         Dead-letter the one record of a batch that a step cannot take; return it as refused.
 
-        With `observe`, its payment still enters the windows, as it would on a replay.
+        With `observe`, its payment still enters the windows, as it would on a replay. A `bare`
+        letter, of status OVERSIZE, has nothing of the record but hashes and lengths.
         """
         if observe:
             events, _ = self._decode(record)
             self._measure(events)
         refused = Refused(np.zeros(1, np.intp), np.full(1, status, np.int8))
         refused = self._dead_letters.classify(record, refused)
-        self._publish([self._dead_letters.write(record, refused)], record.next_offsets)
+        letter = self._dead_letters.write(record, refused, bare=bare)
+        self._publish([letter], record.next_offsets)
         self._state.settle()
         self._telemetry.records_done(record, refused)
         return refused

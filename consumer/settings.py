@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+import schemas
 from consumer.errors import ConfigError
 from consumer.kafka_properties import (
     KafkaProperties,
@@ -225,11 +226,22 @@ class Input(_Section):
         86_400.0,
         description="A payment this much later than its record is a dead letter, `future`.",
     )
+    schema_ids: dict[str, str] = Field(
+        {},
+        description="Released schemas by the id that a registry gave them, a number or a GUID:"
+        ' `{ 17 = "transaction-1" }`. Of values in its framing, no others are read.',
+    )
     refuse_card_numbers: bool = Field(
         default=True,
         description="A card id that is a card number is a dead letter, `card_number`, and so is"
         " what is refused for anything else and holds one.",
     )
+
+    @field_validator("schema_ids", mode="after")
+    @classmethod
+    def _are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        schemas.registry_headers(value)
+        return value
 
 
 class DeadLetters(_Section):

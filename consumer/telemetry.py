@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from consumer import __version__
 from consumer.core.batch import Decisions, Events
 from consumer.core.manifest import Manifest
+from consumer.core.placement import Placed
 from consumer.core.symbols import DECISIONS
 from consumer.metrics import Metrics
 from consumer.records import Longs, Records, Refused, Status
@@ -86,6 +87,7 @@ class Telemetry:
         self._model_version = ""
         self._progress_told = 0.0
         self._evicted_told = 0
+        self._mixed = False
         self._error_told: dict[tuple[str, str], float] = {}
         self._lag_shown: set[tuple[str, str, str]] = set()
         self._snapshots_shown = threading.Lock()
@@ -214,6 +216,29 @@ class Telemetry:
             "partition_paused", partition=partition, next_offset=next_offset, limit=limit,
             do="see `fraudstream dead-letters list`; with the cause gone, `fraudstream resume`",
         )  # fmt: skip
+
+    def partitions_held(self, partitions: Sequence[int], cause: str) -> None:
+        """Dead letters of these partitions have nowhere to go: they wait, and the others go on."""
+        for partition in partitions:
+            self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(1)
+        self._log.error(
+            "partitions_held", partitions=list(partitions), cause=cause,
+            do="run `fraudstream topics`, and then `fraudstream resume`",
+        )  # fmt: skip
+
+    def placement_seen(self, placed: Placed) -> None:
+        """A sample of keys lies where one partitioner puts them, or where two do."""
+        is_news = placed.is_mixed is not self._mixed
+        self._mixed = placed.is_mixed
+        self.metrics.partitioners_mixed.labels(self._group, self._topic).set(placed.is_mixed)
+        if is_news and placed.is_mixed:
+            self._log.error(
+                "partitioners_mixed", murmur2=placed.murmur2, crc32=placed.crc32,
+                do="give all who send to this topic one partitioner, such as murmur2_random: the"
+                " same card is in two partitions, and each knows a part of its history",
+            )  # fmt: skip
+        elif is_news:
+            self._log.info("partitioners_agree")
 
     def partition_resumed(self, partition: int, next_offset: int) -> None:
         """A partition that was paused goes on, with its next record."""

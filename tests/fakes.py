@@ -117,6 +117,7 @@ class FakeSource:
         self._waiting = list(range(len(log)))
         self.polls = 0
         self.rewinds = 0
+        self.held: set[int] = set()
 
     @property
     def has_more(self) -> bool:
@@ -134,12 +135,15 @@ class FakeSource:
         for partition, rows in by_partition(records.partitions):
             self._settled[partition] = int(records.offsets[rows[-1]]) + 1
 
-    def rewind(self) -> None:
-        """Poll again whatever is not settled."""
+    def rewind(self, held: Sequence[int] = ()) -> None:
+        """Poll again whatever is not settled, but for partitions that are held."""
         self.rewinds += 1
+        self.held.update(held)
         places = zip(self._log.partitions.tolist(), self._log.offsets.tolist(), strict=True)
         self._waiting = [
-            row for row, (p, offset) in enumerate(places) if offset >= self._settled.get(p, 0)
+            row
+            for row, (p, offset) in enumerate(places)
+            if offset >= self._settled.get(p, 0) and p not in self.held
         ]
 
 

@@ -3,30 +3,44 @@
 import io
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import fastavro
 
 import schemas
 
+_HEADER_SIZES: Final = (10, 5, 17)
+
 
 class AvroRecords:
     """Reads values in single-object encoding, written with any schema of a kind."""
 
-    def __init__(self, name: str) -> None:
-        """`name` is the schema's: transaction, label, prediction or alert."""
+    def __init__(
+        self, name: str, registry: Mapping[bytes, schemas.Schema] = MappingProxyType({})
+    ) -> None:
+        """
+        `name` is the schema's: transaction, label, prediction or alert. Values behind a header of
+        the registry are read, too.
+        """
+        headers = {
+            schemas.single_object_header(version): version for version in schemas.versions(name)
+        }
         self._parsed = {
-            schemas.single_object_header(schema): fastavro.parse_schema(schema)
-            for schema in schemas.versions(name)
+            header: fastavro.parse_schema(schema)
+            for header, schema in {**headers, **registry}.items()
         }
 
     def read(self, value: bytes | None) -> dict[str, Any] | None:
         """Return the fields of a record, None for a value of no known schema."""
         value = value or b""
-        schema = self._parsed.get(value[:10])
-        if schema is None:
+        header = next(
+            (value[:size] for size in _HEADER_SIZES if value[:size] in self._parsed), None
+        )
+        if header is None:
             return None
-        record: Any = fastavro.schemaless_reader(io.BytesIO(value[10:]), schema, None)
+        body = io.BytesIO(value[len(header) :])
+        record: Any = fastavro.schemaless_reader(body, self._parsed[header], None)
         return record  # type: ignore[no-any-return] # the schema is a record's
 
 

@@ -9,16 +9,20 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
-from consumer.errors import AssignmentLostError, BatchAbortedError, FatalError, OutageError
+from consumer.errors import (
+    AssignmentLostError,
+    BatchAbortedError,
+    FatalError,
+    OutageError,
+    OutputRefusedError,
+    PartitionsHeldError,
+)
 from consumer.records import Outputs
 from consumer.telemetry import Telemetry
 
 _RETRY_SECONDS: Final = 0.1
 _SLICE_SECONDS: Final = 1.0
-
-
-class OutputRefusedError(Exception):
-    """An output itself is at fault, too large most likely: its record must be found."""
+_REQUEST_SECONDS: Final = 5.0
 
 
 class Membership(Protocol):
@@ -41,15 +45,45 @@ class _Deliveries:
 
     def __init__(self) -> None:
         self.failed: KafkaError | None = None
+        self.failed_topic = ""
 
     def begin(self) -> None:
         """Forget what became of an earlier batch."""
         self.failed = None
 
-    def report(self, error: KafkaError | None, _: Message) -> None:
+    def report(self, error: KafkaError | None, message: Message) -> None:
         """Keep the first failure. Must not raise: that would surface from an unrelated call."""
         if error is not None and self.failed is None:
             self.failed = error
+            self.failed_topic = message.topic() or ""
+
+
+class _Places:
+    """Knows the partitions of topics whose records name theirs: those of dead letters."""
+
+    def __init__(self) -> None:
+        self._widths: dict[str, int] = {}
+
+    def require(self, producer: Producer, outputs: Sequence[Outputs]) -> None:
+        """
+        Return when all partitions that are named exist. Raises PartitionsHeldError, or what
+        `consequent` says where the brokers cannot be asked.
+
+        The client would only call the partition unknown, as it does while a broker comes back.
+        """
+        for batch in outputs:
+            if not batch.partitions or max(batch.partitions) < self._widths.get(batch.topic, 0):
+                continue
+            try:
+                found = producer.list_topics(batch.topic, timeout=_REQUEST_SECONDS)
+            except KafkaException as exception:
+                raise consequent(kafka_error(exception)) from exception
+            width = len(found.topics[batch.topic].partitions)
+            if width == 0:  # no broker knows it at the moment
+                raise BatchAbortedError(f"topic {batch.topic} is not there")
+            self._widths[batch.topic] = width
+            if missing := sorted({p for p in batch.partitions if p >= width}):
+                raise PartitionsHeldError(batch.topic, width, missing)
 
 
 class AtLeastOnceSink:
@@ -60,6 +94,7 @@ class AtLeastOnceSink:
     ) -> None:
         """`config` is that of kafka_clients.producer_config."""
         self._deliveries = _Deliveries()
+        self._places = _Places()
         self._producer = Producer(
             {
                 "message.timeout.ms": int(outage_limit_seconds * 1_000),
@@ -79,13 +114,14 @@ class AtLeastOnceSink:
         if not next_offsets:
             return
         deadline = time.monotonic() + self._outage_limit
+        self._places.require(self._producer, outputs)
         self._deliveries.begin()
         produce(self._producer, outputs)
         while self._producer.flush(_SLICE_SECONDS) > 0:
             if time.monotonic() > deadline:
                 raise OutageError(self._outage_limit)
         if self._deliveries.failed is not None:
-            raise consequent(self._deliveries.failed)
+            raise consequent(self._deliveries.failed, self._deliveries.failed_topic)
         self._commit(next_offsets, deadline)
 
     def close(self) -> None:
@@ -127,6 +163,7 @@ class ExactlyOnceSink:
     ) -> None:
         """`configs` are those of kafka_clients.transactional_config, one for each slot."""
         self._deliveries = _Deliveries()
+        self._places = _Places()
         self._configs = [{**config, "on_delivery": self._deliveries.report} for config in configs]
         self._producers: list[Producer | None] = [None] * len(configs)
         self._transaction_seconds = min(int(c["transaction.timeout.ms"]) for c in configs) / 1_000
@@ -153,6 +190,7 @@ class ExactlyOnceSink:
         if not self._membership.is_member():
             raise AssignmentLostError("the group does not know us any more")
         slot, self._turn = self._turn, (self._turn + 1) % len(self._configs)
+        self._places.require(self._ready_producer(slot), outputs)
         transaction = _Transaction(self._ready_producer(slot), self._transaction_seconds)
         offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
         self._deliveries.begin()
@@ -192,7 +230,7 @@ class ExactlyOnceSink:
         if not (transaction.commit_was_called and self._is_committed(next_offsets)):
             if error.fatal():  # to the producer, which is replaced
                 raise BatchAbortedError(error.name())
-            raise consequent(error)
+            raise consequent(error, self._deliveries.failed_topic)
 
     def _end(self, slot: int, transaction: "_Transaction") -> None:
         """
@@ -297,8 +335,10 @@ def produce(producer: Producer, outputs: Sequence[Outputs]) -> None:
 
     Raises OutputRefusedError for one that is too large, else what `consequent` says.
     """
+    topic = ""
     try:
         for batch in outputs:
+            topic = batch.topic
             if batch.headers is None:
                 # Two thirds of the cost of produce_batch(), which wants a dictionary a record.
                 calls = map(producer.produce, repeat(batch.topic), batch.values, batch.keys)
@@ -306,7 +346,7 @@ def produce(producer: Producer, outputs: Sequence[Outputs]) -> None:
             else:
                 _produce_with_headers(producer, batch)
     except KafkaException as exception:
-        raise consequent(kafka_error(exception)) from exception
+        raise consequent(kafka_error(exception), topic) from exception
     except BufferError as error:
         raise BatchAbortedError(
             "a batch does not fit the producer's queue (queue.buffering.max.messages, .kbytes)"
@@ -321,13 +361,16 @@ def _produce_with_headers(producer: Producer, batch: Outputs) -> None:
         )
 
 
-def consequent(error: KafkaError) -> Exception:
-    """Return what to raise for an error that left nothing of the batch committed."""
+def consequent(error: KafkaError, topic: str = "") -> Exception:
+    """
+    Return what to raise for an error that left nothing of the batch committed; `topic` is of the
+    output that it is about.
+    """
     match consequence(error):
         case Consequence.ASSIGNMENT_LOST:
             return AssignmentLostError(error.name())
         case Consequence.OUTPUT_REFUSED:
-            return OutputRefusedError(error.name())
+            return OutputRefusedError(error.name(), topic)
         case Consequence.RETRY:
             return BatchAbortedError(error.name())
     return FatalError(f"the outputs cannot be published: {error.str()}")

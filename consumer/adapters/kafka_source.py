@@ -1,7 +1,8 @@
 """Polls the input topic as a member of the group, and knows where every partition goes on."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -12,6 +13,7 @@ from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
 from consumer.adapters.message_columns import as_records
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits, Limit
+from consumer.core.placement import Placement
 from consumer.core.restore import Plan
 from consumer.errors import FatalError
 from consumer.records import Records, Refused, by_partition
@@ -90,6 +92,7 @@ class KafkaSource:
         self._limits = limits
         self._incremental = uses_incremental_rebalance(config)
         self._owned: dict[int, _Owned] = {}
+        self._placement: Final = Placement()
         self._joined = False
         self._callback_fault: Exception | None = None
         self.group_metadata: Any = None
@@ -130,19 +133,24 @@ class KafkaSource:
                 self._owned[partition].position = position
         for partition, limit in self._limits.count(records, refused).items():
             self._pause(partition, limit)
+        if (placed := self._placement.count(records)) is not None:
+            self._telemetry.placement_seen(placed)
         self.in_hand = {}
         if not records.live.all():
             self._telemetry.restore_progressed(self.restore_remaining)
 
-    def rewind(self) -> None:
+    def rewind(self, held: Sequence[int] = ()) -> None:
         """
-        Go back to our own next offset on every partition still owned.
+        Go back to our own next offset on every partition still owned; those held are paused.
 
         The client's position has moved on; without this, a later commit would pass over what lay
         between.
         """
         self.in_hand = {}
         for partition, owned in self._owned.items():
+            if partition in held:
+                owned.is_paused = True
+                self._consumer.pause([TopicPartition(self._topic, partition)])
             if owned.position is not None:
                 self._seek(partition, owned.position)
 
@@ -274,6 +282,8 @@ class KafkaSource:
         """
         Find out where new partitions start, and let them run: outside the callback, as it blocks.
         """
+        if self._owned and self._placement.width == 0:
+            self._ask_width()
         new = {p: owned for p, owned in self._owned.items() if owned.position is None}
         if not new:
             return
@@ -314,6 +324,12 @@ class KafkaSource:
             f"the next record of {self._topic} is gone: retention passed it before it was read"
             " (the group's offset is kept; move it on purpose to go on)"
         )
+
+    def _ask_width(self) -> None:
+        """Find out how many partitions the topic has; if no broker answers, at the next poll."""
+        with contextlib.suppress(KafkaException):
+            topics = self._consumer.list_topics(self._topic, timeout=_REQUEST_SECONDS).topics
+            self._placement.width = len(topics[self._topic].partitions)
 
     def _ask_committed(self, partitions: list[int]) -> None:
         if partitions:
@@ -360,6 +376,7 @@ class KafkaSource:
 
     def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
+        self._placement.width = 0  # it may have grown
         for partition in partitions:
             # Set right in _begin_assigned. Not the log's end: the answer to where that is may come
             # after the seek, and everything up to it would be passed over.

@@ -1,6 +1,6 @@
 """Polls stretches of the input topic by offset, beside the group: a source for the same loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Message
@@ -54,8 +54,8 @@ class LogSource:
         """The batch is done with: go on after it."""
         self.position = records.positions[self._stretch.partition]
 
-    def rewind(self) -> None:
-        """Go back to what is not settled."""
+    def rewind(self, _: Sequence[int] = ()) -> None:
+        """Go back to what is not settled; nothing is published, so no partition is held."""
         self.finished = self.position >= self._stretch.end
         self._batches = self._reader.between(
             {self._stretch.partition: (self.position, self._stretch.end)}, self._most_records

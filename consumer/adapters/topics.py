@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
     AdminClient,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ResourceType,
 )
@@ -122,8 +123,9 @@ def _unusable(
             yield f"topic {need.name} does not exist; run `fraudstream topics`"
         elif need.name == dead_letters and found[dead_letters] < width:
             yield (
-                f"topic {dead_letters} has {found[dead_letters]} partitions and the input {width}:"
-                " a dead letter keeps its partition; add some"
+                f"topic {dead_letters} has {found[dead_letters]} partitions, and"
+                f" {settings.topics.input} {width}: a dead letter keeps its partition; run"
+                " `fraudstream topics`"
             )
 
 
@@ -149,7 +151,8 @@ def ensure_topics(
     settings: Settings, feature_set: FeatureSet, partitions: int, replication_factor: int
 ) -> tuple[list[str], list[str]]:
     """
-    Create the topics that are missing; return their names, and a sentence for each difference.
+    Create the topics that are missing, and give the one of dead letters as many partitions as the
+    input has; return what was done, and a sentence for each difference.
 
     An input topic that exists decides the number of partitions. A replication factor of -1 leaves
     it to the broker. What another process creates meanwhile is left to it. Raises ConfigError for
@@ -165,18 +168,24 @@ def ensure_topics(
             raise ConfigError(faults)
         wanted = needs(settings, feature_set, partitions)
         missing = [need for need in wanted if need.name not in existing]
-        created = _create(admin, missing, replication_factor)
+        done = [f"created {name}" for name in _create(admin, missing, replication_factor)]
+        letters = next(need for need in wanted if need.name == settings.dead_letter_topic)
+        if letters not in missing and len(existing[letters.name].partitions) < letters.partitions:
+            _widen(admin, letters)
+            done.append(f"{letters.name} has {letters.partitions} partitions now")
         differences = [
             sentence
             for need in wanted
             if need not in missing
             for sentence in _differences(
-                need, len(existing[need.name].partitions), _config_of(admin, need.name)
+                need,
+                need.partitions if need is letters else len(existing[need.name].partitions),
+                _config_of(admin, need.name),
             )
         ]
     except KafkaException as error:
         raise FatalError(f"the broker refuses or does not answer: {error.args[0].str()}") from error
-    return created, differences
+    return done, differences
 
 
 def _create(admin: AdminClient, missing: list[TopicNeeds], replication_factor: int) -> list[str]:
@@ -188,6 +197,18 @@ def _create(admin: AdminClient, missing: list[TopicNeeds], replication_factor: i
         request_timeout=_REQUEST_SECONDS,
     )
     return [name for name, future in futures.items() if _is_created(future)]
+
+
+def _widen(admin: AdminClient, need: TopicNeeds) -> None:
+    """
+    Add partitions: a letter goes where its record was, so none of those that exist moves.
+
+    Raises KafkaException.
+    """
+    [future] = admin.create_partitions(
+        [NewPartitions(need.name, need.partitions)], request_timeout=_REQUEST_SECONDS
+    ).values()
+    future.result(_REQUEST_SECONDS)
 
 
 def _is_created(future: "Future[None]") -> bool:

@@ -21,7 +21,7 @@ from consumer.core.avro_encoder import (
 from consumer.core.batch import Decisions, Events, Rows
 from consumer.core.manifest import ModelIdentity
 from consumer.core.state import VelocityState
-from consumer.records import Longs, Outputs
+from consumer.records import Bools, Longs, Outputs
 
 ALERT_NAMESPACE: Final = uuid.UUID("6f1d2a34-54c1-5c0c-9d1b-0b6f8f2a7c11")
 _KIND: Final = "CARD_COMPROMISE"
@@ -79,12 +79,24 @@ class AlertEncoder:
         )
 
     def raise_alerts(
-        self, events: Events, rows: Rows, decisions: Decisions, state: VelocityState
+        self,
+        events: Events,
+        rows: Rows,
+        decisions: Decisions,
+        state: VelocityState,
+        replayed: Bools,
     ) -> Alerts:
-        """Return one alert for each flagged event that is the first of its card in its window."""
+        """
+        Return one alert for each flagged event that is the first of its card in its window.
+
+        One of a replayed dead letter, bool[flagged] says which, raises one as well, with the id of
+        the first: a state that was rebuilt since may have met the record that was refused, and
+        counts its alert as open, which nobody was told of.
+        """
         suspects = events.take(decisions.flagged)
         late = rows.late[decisions.flagged]
-        opened = np.flatnonzero(state.open_alerts(suspects, late) & suspects.live)
+        due = state.open_alerts(suspects, late) | replayed
+        opened = np.flatnonzero(due & suspects.live)
         first = suspects.take(opened)
         scores = decisions.scores[decisions.flagged[opened]]
         longs = np.empty((8, len(first)), np.int64)

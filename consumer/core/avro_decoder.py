@@ -1,7 +1,8 @@
 """Avro values -> columns of the fields that were asked for, and a status for each record."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -37,19 +38,25 @@ class Columns:
 
 class AvroDecoder:
     """
-    Decodes values in Avro single-object encoding, written with any schema of an allow-list.
+    Decodes values in Avro single-object encoding, written with any schema of an allow-list, or
+    behind any header of `registry`.
 
     Source of the encoding: Avro 1.12 specification, "Single-object encoding" and "Binary Encoding".
     """
 
     def __init__(
-        self, writers: Iterable[schemas.Schema], columns: Sequence[Column], max_bytes: int
+        self,
+        writers: Iterable[schemas.Schema],
+        columns: Sequence[Column],
+        max_bytes: int,
+        registry: Mapping[bytes, schemas.Schema] = MappingProxyType({}),
     ) -> None:
         """Compile the schemas. Raises ConfigError for one that cannot serve these columns."""
         self.columns = tuple(columns)
         self.max_bytes = max_bytes
         self.slots: Final = slots_of(columns)
-        self._program = compile_schemas(writers, columns)
+        headers = {schemas.single_object_header(writer): writer for writer in writers}
+        self._program = compile_schemas({**headers, **registry}, columns)
         kept = {kind: [c for c in columns if _store(c) == kind] for kind in _STORES}
         self._long_defaults = np.array([[c.default or 0] for c in kept["long"]], np.int64)
         self._double_defaults = np.array([[c.default or 0.0] for c in kept["double"]], np.float64)
@@ -72,7 +79,7 @@ class AvroDecoder:
         lengths = np.zeros_like(starts)
         program = self._program
         avro_kernel.decode(
-            buffer, bounds, self.max_bytes, program.fingerprints, program.entries,
+            buffer, bounds, self.max_bytes, program.headers, program.entries,
             program.instructions, program.translation, longs, doubles, starts, lengths, statuses,
         )  # fmt: skip
         text = Text(self._names, buffer, starts, lengths)

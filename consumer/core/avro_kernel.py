@@ -50,7 +50,9 @@ FAILED = np.uintp(2**64 - 1)
 _ONE = np.uintp(1)
 _FOUR = np.uintp(4)
 _EIGHT = np.uintp(8)
-_HEADER_BYTES = np.uintp(10)  # marker and fingerprint of single-object encoding
+SINGLE_OBJECT: Final = 10  # bytes of a header: marker and fingerprint
+REGISTRY_ID: Final = 5  # a byte 0, and the number of the schema
+REGISTRY_GUID: Final = 17  # a byte 1, and the GUID of the schema
 _SEVEN_BITS = np.uint64(0x7F)
 _SHIFT = np.uint64(7)
 _HIGH_BITS = np.uint64(0x8080808080808080)
@@ -132,26 +134,37 @@ def is_utf8(buffer, at, end):
 
 
 @numba.njit(cache=True)
-def _schema_of(buffer, at, end, fingerprints):
-    """Return the position of the record's schema in the allow-list, or minus its status."""
-    if end - at < _HEADER_BYTES or buffer[at] != 0xC3 or buffer[at + _ONE] != 0x01:
+def _schema_of(buffer, at, end, headers):
+    """Return the position of the record's header in the allow-list, or minus its status."""
+    size = end - at
+    first, second = np.int64(0), np.int64(0)
+    if size >= SINGLE_OBJECT and buffer[at] == 0xC3 and buffer[at + _ONE] == 0x01:
+        length = SINGLE_OBJECT
+        first = np.int64(word(buffer, at + np.uintp(2)))
+    elif size >= REGISTRY_ID and buffer[at] == 0:
+        length = REGISTRY_ID
+        first = np.int64(_four_bytes(buffer, at + _ONE))
+    elif size >= REGISTRY_GUID and buffer[at] == 1:
+        length = REGISTRY_GUID
+        first = np.int64(word(buffer, at + _ONE))
+        second = np.int64(word(buffer, at + np.uintp(9)))
+    else:
         return -FRAMING
-    found = np.int64(word(buffer, at + np.uintp(2)))
-    for k in range(fingerprints.shape[0]):
-        if fingerprints[k] == found:
+    for k in range(headers.shape[0]):
+        if headers[k, 1] == first and headers[k, 2] == second and headers[k, 0] == length:
             return k
     return -SCHEMA_NOT_ALLOWED
 
 
 @numba.njit(cache=True, nogil=True)
 def decode(
-    buffer, bounds, max_bytes, fingerprints, entries, program, translation,
+    buffer, bounds, max_bytes, headers, entries, program, translation,
     longs, doubles, starts, lengths, statuses,
 ):  # fmt: skip
     """
     Decode record i from buffer[bounds[i]:bounds[i+1]] into column i of each slot it projects.
 
-    buffer uint8[bytes], bounds int64[n + 1], fingerprints int64[schemas], entries uintp[schemas],
+    buffer uint8[bytes], bounds int64[n + 1], headers int64[schemas, 3], entries uintp[schemas],
     program int64[instructions, 4], translation int64; longs, starts and lengths int64[slots, n],
     doubles float64[slots, n], statuses int8[n]. A status other than GOOD on entry leaves the
     record alone.
@@ -165,11 +178,11 @@ def decode(
         if bounds[i + 1] - bounds[i] > max_bytes:
             statuses[i] = OVERSIZE
             continue
-        schema = _schema_of(buffer, at, end, fingerprints)
+        schema = _schema_of(buffer, at, end, headers)
         if schema < 0:
             statuses[i] = -schema
             continue
-        at += _HEADER_BYTES
+        at += np.uintp(headers[schema, 0])
         pc = entries[schema]
         depth = -1
         status = DECODE

@@ -22,6 +22,7 @@ MAX_NESTING: Final = 64
 
 Kind = Literal["long", "boolean", "double", "string", "enum"]
 
+_WORD_BYTES: Final = 8
 _READABLE: Final[Mapping[Kind, frozenset[str]]] = {
     "long": frozenset({"int", "long"}),
     "boolean": frozenset({"boolean"}),
@@ -62,31 +63,44 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Allowed schemas, compiled: instructions int64[m, 4], and an entry point per fingerprint."""
+    """
+    Allowed schemas, compiled: instructions int64[m, 4], and an entry point for each header.
 
-    fingerprints: Longs
+    headers int64[k, 3]: how many bytes it has, and its words behind the mark, little-endian.
+    """
+
+    headers: Longs
     entries: NDArray[np.uintp]
     instructions: Longs
     translation: Longs
 
 
-def compile_schemas(writers: Iterable[schemas.Schema], columns: Sequence[Column]) -> Program:
+def compile_schemas(writers: Mapping[bytes, schemas.Schema], columns: Sequence[Column]) -> Program:
     """
-    Compile each allowed writer schema for the same columns.
+    Compile each allowed writer schema, by the header of its values, for the same columns.
 
     Raises ConfigError for a schema that is recursive, too large, has items of no bytes, lacks a
     column without a default, or holds another type in its place.
     """
     compiler = _Compiler(columns)
-    fingerprints, entries = [], []
-    for writer in writers:
-        fingerprints.append(int.from_bytes(schemas.fingerprint(writer), "little", signed=True))
+    headers, entries = [], []
+    for header, writer in writers.items():
+        headers.append((len(header), *_words(header)))
         entries.append(compiler.add(writer))
     return Program(
-        np.array(fingerprints, np.int64),
+        np.array(headers, np.int64).reshape(-1, 3),
         np.array(entries, np.uintp),
         np.array(compiler.program, np.int64).reshape(-1, 4),
         np.array(compiler.translation or [0], np.int64),
+    )
+
+
+def _words(header: bytes) -> tuple[int, int]:
+    """Return what the kernel compares: the bytes behind the mark of the framing."""
+    behind = header[2:] if header.startswith(schemas.SINGLE_OBJECT_MARKER) else header[1:]
+    return (
+        int.from_bytes(behind[:8], "little", signed=len(behind) >= _WORD_BYTES),
+        int.from_bytes(behind[8:], "little", signed=True),
     )
 
 

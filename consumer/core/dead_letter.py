@@ -10,7 +10,7 @@ from typing import Final, Self
 import numpy as np
 
 from consumer.core.card_numbers import holds_card_number
-from consumer.records import Headers, Outputs, Records, Refused, Status
+from consumer.records import Bools, Headers, Longs, Outputs, Records, Refused, Status
 
 PREFIX: Final = "__fraudstream.errors."
 REPLAY_PREFIX: Final = "__fraudstream.replay."
@@ -37,6 +37,11 @@ class DeadLetters:
         self._app_version = app_version
         self._refuse_card_numbers = refuse_card_numbers
 
+    @property
+    def topic(self) -> str:
+        """Where they go."""
+        return self._topic
+
     def classify(self, records: Records, refused: Refused) -> Refused:
         """
         Return the refused records with reason `card_number` for each that holds one in clear.
@@ -53,8 +58,12 @@ class DeadLetters:
                 statuses[k] = Status.CARD_NUMBER
         return Refused(refused.rows, statuses)
 
-    def write(self, records: Records, refused: Refused) -> Outputs:
-        """Return a dead letter for each refused record that is live and no tombstone."""
+    def write(self, records: Records, refused: Refused, *, bare: bool = False) -> Outputs:
+        """
+        Return a dead letter for each refused record that is live and no tombstone; `bare` ones have
+        no key and no headers of it.
+        """
+        most_bytes = -1 if bare else MOST_BYTES_BESIDE_VALUE
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
         headers: list[Headers] = []
@@ -71,7 +80,7 @@ class DeadLetters:
                     None,
                     [each for each in own if not any(map(holds_card_number, _text(each)))],
                 )
-            if _size(key, own) > MOST_BYTES_BESIDE_VALUE:
+            if _size(key, own) > most_bytes:
                 facts |= {"headers.length": str(_size(None, own))}
                 facts |= {} if status is Status.CARD_NUMBER else _digest("key", key or b"")
                 key, own = None, []
@@ -82,6 +91,12 @@ class DeadLetters:
         timestamps = np.maximum(records.timestamps[rows], 0).tolist()
         partitions = records.partitions[rows].tolist()
         return Outputs(self._topic, keys, values, headers, partitions, timestamps)
+
+    def replayed(self, records: Records, rows: Longs) -> Bools:
+        """Say which records of these rows were sent again for a dead letter."""
+        firsts = (_Replay.of(records.headers(row) or []).first for row in rows.tolist())
+        are_ours = (first is not None and first.topic == records.topic for first in firsts)
+        return np.fromiter(are_ours, np.bool_, len(rows))
 
     def _facts(self, records: Records, row: int, status: Status, own: Headers) -> dict[str, str]:
         facts = {

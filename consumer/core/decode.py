@@ -2,7 +2,8 @@
 Records -> Events and what was refused: the only step that may refuse a record for what it says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, cast
 
 import numpy as np
@@ -47,14 +48,15 @@ class PaymentDecoder:
         max_bytes: int = 65_536,
         furthest_ahead_seconds: float = 86_400,
         refuse_card_numbers: bool = True,
+        registry: Mapping[bytes, schemas.Schema] = MappingProxyType({}),
     ) -> None:
         """
-        Compile the allowed writer schemas.
+        Compile the allowed writer schemas, and those behind headers of a registry.
 
         A value over `max_bytes` is refused, as is a payment made later than its own record's
         timestamp by more than `furthest_ahead_seconds`.
         """
-        self._avro = AvroDecoder(writers, PAYMENT_COLUMNS, max_bytes)
+        self._avro = AvroDecoder(writers, PAYMENT_COLUMNS, max_bytes, registry)
         self._furthest_ahead = int(furthest_ahead_seconds * 1_000_000)
         self._refuse_card_numbers = refuse_card_numbers
 

@@ -62,7 +62,7 @@ def warm_up(
     probabilities = score(rows.values, model)
     policy = Policy("", challenge=0, review=0, decline=0)
     decisions = decide(rows.values, probabilities, policy, explainer, model)
-    alerts.raise_alerts(events, rows, decisions, state)
+    alerts.raise_alerts(events, rows, decisions, state, np.zeros(len(decisions.flagged), np.bool_))
     predictions.encode(events, rows, decisions, LabelsKnown((0,), stale=False), records.keys, 0)
     state.roll_back()
     for pages in copy.take():

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Rows = NDArray[np.void]
 
 HOLE, RECORD, TOMBSTONE = range(3)
-LATE, COLD, STALE, FLAGGED = 1, 2, 4, 8
+LATE, COLD, STALE, FLAGGED, HOT, REPLAYED, DOUBTFUL = 1, 2, 4, 8, 16, 32, 64
+"""Flags of a row. DOUBTFUL: refused, but a rebuilt state may count it all the same."""
 
 ROW: Final = np.dtype(
     [
@@ -33,7 +34,9 @@ ROW: Final = np.dtype(
         ("model", "u8"),
         ("flags", "u1"),
         ("event", "u8"),
-        ("event_time", "i8"),
+        ("event_time", "i8"),  # 0 where no payment can be read
+        ("watermark", "i8"),  # latest event time before it, of what counted for sure
+        ("watermark_at_most", "i8"),  # and of what may have counted, too
         ("out_partition", "i4"),
         ("out_offset", "i8"),
         ("letters", "u2"),
@@ -64,6 +67,10 @@ class Stretch:
     def row(self, offset: int) -> Any:
         """Return the row of a record, to be read and written."""
         return self.rows[offset - self.begin]
+
+    def put(self, name: str, offsets: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        """Write a column of the rows of these records: those of `chunks` are copies."""
+        self.rows[name][offsets - self.begin] = values
 
     def chunks(self, end: int | None = None) -> Iterator[tuple[NDArray[np.int64], Rows]]:
         """Yield offsets and rows of the records up to an offset, in their order, in pieces."""

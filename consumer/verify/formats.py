@@ -6,6 +6,7 @@ import marshal
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import fastavro
@@ -14,7 +15,8 @@ import schemas
 
 ERRORS: Final = "__fraudstream.errors."
 REPLAY: Final = "__fraudstream.replay."
-_HEADER_BYTES: Final = 10
+_HEADER_SIZES: Final = (10, 5, 17)
+"""Of single-object encoding, and of a registry's number or GUID."""
 _DIGEST_BYTES: Final = 8
 _FEWEST_DIGITS: Final = 12
 _DIGIT: Final = re.compile(rb"\d")
@@ -58,25 +60,29 @@ def _bare(schema: Any) -> Any:
 
 
 class Decoder:
-    """Reads values in Avro single-object encoding, of any version of one schema."""
+    """Reads values in Avro single-object encoding, of any version of one schema, or registered."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, registry: Mapping[bytes, schemas.Schema] = MappingProxyType({})
+    ) -> None:
         """`name` is the schema's: transaction, label, prediction or alert."""
         self._name: Final = name
+        written = {schemas.single_object_header(each): each for each in schemas.versions(name)}
         self._parsed: Final = {
-            schemas.single_object_header(schema): fastavro.parse_schema(_bare(schema))
-            for schema in schemas.versions(name)
+            header: fastavro.parse_schema(_bare(schema))
+            for header, schema in {**written, **registry}.items()
         }
 
     def read(self, value: bytes | None) -> dict[str, Any]:
         """Return the fields. Raises UnreadableError."""
         content = value or b""
-        schema = self._parsed.get(content[:_HEADER_BYTES])
-        if schema is None:
+        headers = (content[:size] for size in _HEADER_SIZES)
+        header = next((each for each in headers if each in self._parsed), None)
+        if header is None:
             raise UnreadableError(f"no {self._name}")
-        body = io.BytesIO(content[_HEADER_BYTES:])
+        body = io.BytesIO(content[len(header) :])
         try:
-            record: Any = fastavro.schemaless_reader(body, schema, None)
+            record: Any = fastavro.schemaless_reader(body, self._parsed[header], None)
         except Exception as error:  # fastavro raises whatever it stumbles over
             raise UnreadableError(f"a damaged {self._name}") from error
         if body.read(1):

@@ -22,6 +22,12 @@ COUNTS: Final[Mapping[str, Mapping[int, int]]] = MappingProxyType(
 """Feature set -> position of a feature that counts frauds -> its window, microseconds."""
 
 
+SHARES: Final[Mapping[str, Sequence[int]]] = MappingProxyType(
+    {"handbook-1": (_DAY, 7 * _DAY, 30 * _DAY)}
+)
+"""Feature set whose frauds are a share of payments -> windows of the frauds, microseconds."""
+
+
 @dataclass(slots=True)
 class _Claim:
     """One span of time in which a payment stands as a fraud at a terminal."""

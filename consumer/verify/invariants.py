@@ -50,6 +50,15 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         "labels": Meaning(
             "I7", "frauds are counted from labels that were known, and had settled by the payment"
         ),
+        "lateness": Meaning(
+            "I7",
+            "LATE_EVENT is said of payments older than the latest before them by more than the"
+            " grace, and of no others",
+        ),
+        "velocity": Meaning(
+            "I7",
+            "features of payments are what a plain fold of the log gives, for a sample of cards",
+        ),
         "replays": Meaning(
             "I2",
             "a record replayed from a dead letter names one that was refused, each attempt once",

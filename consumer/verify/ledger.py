@@ -1,16 +1,21 @@
 """Takes in every record of the topics, and says what is broken as it sees it."""
 
+import struct
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import schemas
 from consumer.verify.evidence import (
     COLD,
+    DOUBTFUL,
     FLAGGED,
+    HOT,
     LATE,
     RECORD,
+    REPLAYED,
     STALE,
     TOMBSTONE,
     Stretch,
@@ -30,14 +35,19 @@ from consumer.verify.formats import (
     sha256_start,
     without_numbers,
 )
-from consumer.verify.frauds import COUNTS, KnownFrauds
+from consumer.verify.frauds import COUNTS, SHARES, KnownFrauds
 from consumer.verify.invariants import Findings
+from consumer.verify.velocity import FEATURE_SETS, Answer, Sample, payment_of
 
 _PAYMENT: Final = ("event_id", "transaction_id", "card_id", "terminal_id", "event_time")
 _MODEL: Final = ("model_name", "model_version", "policy_version")
 _MAY_DIFFER: Final = frozenset({"scored_at", "degraded", "label_offsets", *_MODEL})
-_FLAGS: Final = {"LATE_EVENT": LATE, "STATE_COLD": COLD, "LABELS_STALE": STALE}
+_FLAGS: Final = {"LATE_EVENT": LATE, "STATE_COLD": COLD, "LABELS_STALE": STALE, "HOT_KEY": HOT}
 _FLAGGED: Final = frozenset({"REVIEW", "DECLINE"})
+_NEVER_COUNTED: Final = frozenset(
+    {"framing", "decode", "trailing", "not_finite", "id", "key", "time", "range"}
+)
+"""Reasons that no change of a configuration or a schema takes back."""
 _WITHOUT_VALUE: Final = frozenset({"oversize", "card_number"})
 _ALERT_NAMESPACE: Final = uuid.UUID("6f1d2a34-54c1-5c0c-9d1b-0b6f8f2a7c11")
 _MOST: Final = 2**16 - 1
@@ -45,12 +55,20 @@ _MOST: Final = 2**16 - 1
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the consumer under test was told: times in microseconds."""
+    """
+    What the consumer under test was told: times in microseconds. Features are computed again for
+    cards, and for terminals where a feature set counts theirs, of `sample` payments at most.
+    """
 
     topic: str
     exactly_once: bool
     alert_window: int
     settle: int
+    grace: int
+    max_future: int
+    sample: int
+    registry: Mapping[bytes, schemas.Schema] = field(default_factory=dict)
+    """Headers of a schema registry that payments may have, and their schemas."""
 
 
 class Ledger:
@@ -72,11 +90,17 @@ class Ledger:
         """Partition, card and window of the alerts of records before the stretches."""
         self.replays: Final[dict[Place, list[tuple[int, Place]]]] = {}
         """First place of a replayed record -> attempts, and where they are."""
+        self.cards: Final = Sample(promise.sample)
+        self.terminals: Final = Sample(promise.sample if len(self.stretches) == 1 else 0)
+        """Only a feature set for a topic of one partition counts payments of terminals."""
+        self.answers: Final[dict[Place, Answer]] = {}
+        """Of the payments in either sample."""
         self._frauds: Final = KnownFrauds(promise.settle)
         self._label_ends: Final[dict[int, int]] = {}
         self._labels_whole = True
         self._decoders: Final = {
-            name: Decoder(name) for name in ("transaction", "label", "prediction", "alert")
+            "transaction": Decoder("transaction", promise.registry),
+            **{name: Decoder(name) for name in ("label", "prediction", "alert")},
         }
 
     def inputs(self, records: Iterable[Record]) -> None:
@@ -93,18 +117,24 @@ class Ledger:
             row["length"] = -1 if record.value is None else len(record.value)
             row["headers"] = digest(*record.headers)
             row["numberless_headers"] = digest(*without_numbers(record.headers))
-            row["payment"] = self._payment(record)
+            self._enter_payment(record, row)
             self.counts["records"] += 1
             self._note_replay(record)
 
-    def _payment(self, record: Record) -> int:
+    def _enter_payment(self, record: Record, row: Any) -> None:
         if record.value is None:
-            return 0
+            return
         try:
-            payment = self._decoders["transaction"].read(record.value)
+            fields = self._decoders["transaction"].read(record.value)
         except UnreadableError:
-            return 0
-        return digest(*(payment[name] for name in _PAYMENT))
+            return
+        row["payment"] = digest(*(fields[name] for name in _PAYMENT))
+        row["event_time"] = fields["event_time"]
+        payment = payment_of(record.offset, fields, digest(fields["event_id"]))
+        if payment is not None:
+            self.cards.add(record.partition, int(row["key"]), payment)
+            terminal = key_digest(fields["terminal_id"].encode())
+            self.terminals.add(record.partition, terminal, payment)
 
     def _note_replay(self, record: Record) -> None:
         place = Place(record.partition, record.offset)
@@ -117,6 +147,7 @@ class Ledger:
             return
         self.counts["replayed"] += 1
         if facts.topic == self.promise.topic:
+            self.stretches[place.partition].row(place.offset)["flags"] |= REPLAYED
             self._enter_replay(place, facts)
 
     def _enter_replay(self, place: Place, facts: ReplayFacts) -> None:
@@ -191,6 +222,7 @@ class Ledger:
             self.findings.broken("no_phantom", self.promise.topic, *place, what)
 
     def _check_labels(self, prediction: Mapping[str, Any], place: Place) -> None:
+        self._keep_answer(prediction, place)
         windows = COUNTS.get(prediction["feature_set"])
         features = prediction["features"]
         if windows is None or features is None or not self._labels_whole:
@@ -208,6 +240,21 @@ class Ledger:
                 "labels", self.promise.topic, *place, "other frauds than were known and settled"
             )
 
+    def _keep_answer(self, prediction: Mapping[str, Any], place: Place) -> None:
+        """Keep what is said of a payment's features, if they are computed again."""
+        card, terminal = (key_digest(prediction[of].encode()) for of in ("card_id", "terminal_id"))
+        name, features = prediction["feature_set"], prediction["features"]
+        wanted = self.cards.takes(card) or self.terminals.takes(terminal)
+        if not wanted or features is None or name not in FEATURE_SETS or place in self.answers:
+            return
+        frauds: list[int] | None = None
+        if name in SHARES and self._labels_whole:
+            frauds = self._frauds.counts(
+                prediction["terminal_id"], prediction["event_time"], prediction["label_offsets"],
+                SHARES[name],
+            )  # fmt: skip
+        self.answers[place] = Answer(name, struct.pack(f"<{len(features)}f", *features), frauds)
+
     def _enter_prediction(
         self, record: Record, prediction: Mapping[str, Any], place: Place, row: Any
     ) -> None:
@@ -220,9 +267,8 @@ class Ledger:
             self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
         else:
             row["prediction"], row["model"] = content, model
-            row["flags"] = flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
+            row["flags"] |= flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
             row["event"] = digest(prediction["event_id"])
-            row["event_time"] = prediction["event_time"]
             row["out_partition"], row["out_offset"] = record.partition, record.offset
         row["predictions"] = min(_MOST, int(row["predictions"]) + 1)
 
@@ -307,6 +353,14 @@ class Ledger:
             else:
                 row["letter"], row["letter_offset"] = content, record.offset
             row["letters"] = min(_MOST, int(row["letters"]) + 1)
+            if self._may_count(facts.reason, row):
+                row["flags"] |= DOUBTFUL
+
+    def _may_count(self, reason: str, row: Any) -> bool:
+        """Say whether a state that is rebuilt now may count a payment that was refused."""
+        ahead = int(row["event_time"]) - 1_000 * int(row["timestamp"])
+        is_ahead = reason == "future" and ahead > self.promise.max_future
+        return bool(row["event_time"]) and reason not in _NEVER_COUNTED and not is_ahead
 
 
 def _differences(letter: Record, row: Any) -> Iterable[str]:

@@ -1,15 +1,37 @@
 """What only the whole of the evidence can say: what is lost, out of order, or not committed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from consumer.verify.evidence import COLD, FLAGGED, LATE, TOMBSTONE, KeyOrder, Rows, Stretch
+from consumer.verify.evidence import (
+    COLD,
+    DOUBTFUL,
+    FLAGGED,
+    HOT,
+    LATE,
+    REPLAYED,
+    TOMBSTONE,
+    KeyOrder,
+    Rows,
+    Stretch,
+)
 from consumer.verify.formats import Place
 from consumer.verify.ledger import Ledger
+from consumer.verify.velocity import (
+    DELAY,
+    LONGEST,
+    NEVER,
+    Answer,
+    History,
+    Payment,
+    differing,
+    differing_terminal,
+)
 
+_CLOCKS_APART: Final = 60_000_000
 Offsets = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -43,6 +65,7 @@ def conclude(ledger: Ledger, facts: Circumstances) -> None:
     """Judge all that was entered; what is found goes to the ledger's findings and counts."""
     for stretch in ledger.stretches.values():
         _Partition(ledger, facts, stretch).judge()
+        _Velocity(ledger, stretch).judge()
     _judge_replays(ledger, facts.answers_since)
     counts = ledger.counts
     counts["events"] = counts["records"] - counts["superseded"]
@@ -63,6 +86,7 @@ class _Partition:
         self._before: Final = ledger.opened_before
         self._opened: Final[set[tuple[int, int]]] = set()
         self._key_order: Final = KeyOrder()
+        self._watermarks = (NEVER, earliest_known(ledger, stretch))
         self._letter_offset = -1
         self._in = self._out = 0
 
@@ -72,6 +96,7 @@ class _Partition:
             self._judge_answers(offsets, rows)
             self._judge_order(offsets, rows)
             self._judge_alerts(offsets, rows)
+            self._judge_lateness(offsets, rows)
         self._judge_offsets()
         self._findings.checked("balance", self._in)
         if self._in != self._out:
@@ -150,7 +175,10 @@ class _Partition:
                 self._opened.add((int(rows[at]["key"]), int(rows[at]["alert_window"])))
 
     def _judge_flagged(self, offset: int, row: Any) -> None:
-        """The first of its card in its window opens an alert, a late one again; no other does."""
+        """
+        The first of its card in its window opens an alert; a late or replayed one does so again,
+        and no other.
+        """
         length = self._promise.alert_window
         window = int(row["event_time"]) // length * length
         card, raised = int(row["key"]), bool(row["alerts"])
@@ -162,8 +190,9 @@ class _Partition:
         else:
             is_open = (card, window) in self._opened
             was_open = (self._stretch.partition, card, window) in self._before
-            is_due = not (is_open or was_open)
-            may_be = not is_open or bool(row["flags"] & COLD)
+            replayed = bool(row["flags"] & REPLAYED)
+            is_due = not (is_open or was_open) or replayed
+            may_be = not is_open or bool(row["flags"] & COLD) or replayed
             self._opened.add((card, window))
         if raised and not may_be:
             self._broken("alerts", offset, "an alert while one was open")
@@ -172,6 +201,31 @@ class _Partition:
                 self._broken("alerts", offset, "no alert, and none was open")
             else:
                 self._findings["alerts"].unjudged += 1
+
+    def _judge_lateness(self, offsets: Offsets, rows: Rows) -> None:
+        """
+        Hold LATE_EVENT against the latest event time before each payment: that of those that were
+        scored, or at most that of those which a state may have counted besides.
+        """
+        predicted, times = rows["predictions"] > 0, rows["event_time"]
+        doubtful = (rows["flags"] & DOUBTFUL > 0) | (_open(rows) & (times != 0))
+        latest, low = _latest_before(times, predicted, self._watermarks[0])
+        at_most, high = _latest_before(times, predicted | doubtful, self._watermarks[1])
+        self._watermarks = low, high
+        self._stretch.put("watermark", offsets, latest)
+        self._stretch.put("watermark_at_most", offsets, at_most)
+        judged = predicted & (rows["flags"] & COLD == 0)
+        is_late = times < latest - self._promise.grace
+        in_time = times >= at_most - self._promise.grace
+        says = rows["flags"] & LATE > 0
+        self._findings.checked("lateness", int((judged & (is_late | in_time)).sum()))
+        self._findings["lateness"].unjudged += int((predicted & ~(is_late | in_time)).sum())
+        self._all_broken(
+            "lateness", offsets[judged & is_late & ~says], "a late payment without LATE_EVENT"
+        )
+        self._all_broken(
+            "lateness", offsets[judged & in_time & says], "LATE_EVENT of a payment in time"
+        )
 
     def _judge_offsets(self) -> None:
         end = self._facts.ends[self._stretch.partition]
@@ -185,6 +239,98 @@ class _Partition:
                 "no_phantom", self._promise.topic, self._stretch.partition, self._furthest,
                 "an answer of no record",
             )  # fmt: skip
+
+
+def earliest_known(ledger: Ledger, stretch: Stretch) -> int:
+    """
+    Return the event time, microseconds, after which all payments are in the stretch.
+
+    A payment is made before its record, or after by input.max_future at most; so those before the
+    stretch are no later than that after its first record, if clocks are not further apart.
+    """
+    if stretch.begin == 0:
+        return NEVER
+    for _, rows in stretch.chunks():
+        if len(rows):
+            first = 1_000 * int(rows["timestamp"][0])
+            return first + ledger.promise.max_future + _CLOCKS_APART
+    return NEVER
+
+
+def _latest_before(times: Any, counted: Any, before: int) -> tuple[Any, int]:
+    """Return for each row the latest time of those that count before it, and the last of all."""
+    latest = np.maximum.accumulate(np.concatenate([[before], np.where(counted, times, NEVER)]))
+    return latest[:-1], int(latest[-1])
+
+
+class _Velocity:
+    """Computes the features of the sampled payments of one partition, and compares."""
+
+    def __init__(self, ledger: Ledger, stretch: Stretch) -> None:
+        self._ledger: Final = ledger
+        self._stretch: Final = stretch
+        self._known_after: Final = earliest_known(ledger, stretch)
+
+    def judge(self) -> None:
+        """Judge cards, and terminals where their payments are counted."""
+        for sample, judge in (
+            (self._ledger.cards, self._judge_card),
+            (self._ledger.terminals, self._judge_terminal),
+        ):
+            for (partition, _), payments in sample.owners.items():
+                if partition == self._stretch.partition:
+                    judge(payments)
+
+    def _judge_card(self, payments: Sequence[Payment]) -> None:
+        for payment, answer, earlier in self._walk(payments, LONGEST):
+            self._judge(payment, answer, earlier, differing)
+
+    def _judge_terminal(self, payments: Sequence[Payment]) -> None:
+        for payment, answer, earlier in self._walk(payments, LONGEST + DELAY):
+            if answer is not None and answer.frauds is not None:
+                self._judge(payment, answer, earlier, differing_terminal)
+
+    def _judge(
+        self,
+        payment: Payment,
+        answer: Answer | None,
+        earlier: Sequence[Payment] | None,
+        differs: Callable[[Answer, Payment, Sequence[Payment]], bool],
+    ) -> None:
+        findings = self._ledger.findings
+        if answer is None or earlier is None:
+            findings["velocity"].unjudged += 1
+            return
+        findings.checked("velocity")
+        if differs(answer, payment, earlier):
+            findings.broken(
+                "velocity", self._ledger.promise.topic, self._stretch.partition, payment.offset,
+                "features that the log does not give",
+            )  # fmt: skip
+
+    def _walk(
+        self, payments: Sequence[Payment], reach: int
+    ) -> Iterator[tuple[Payment, Answer | None, Sequence[Payment] | None]]:
+        """
+        Yield each payment of an owner that was scored, what was said of it, and the payments that
+        it is measured with; None where nobody can tell.
+        """
+        history = History()
+        for payment in payments:
+            row = self._stretch.row(payment.offset)
+            flags = int(row["flags"])
+            if not row["predictions"]:
+                history.doubtful |= bool(flags & DOUBTFUL) or not row["letters"]
+                continue
+            history.doubtful |= bool(flags & HOT)
+            late, latest = bool(flags & LATE), max(payment.time, int(row["watermark"]))
+            earlier = history.before(payment, latest - reach - self._ledger.promise.grace)
+            is_told = row["watermark"] == row["watermark_at_most"] or not late
+            is_known = is_told and payment.time - reach >= self._known_after
+            is_sure = is_known and not (history.doubtful or flags & COLD)
+            answer = self._ledger.answers.get(Place(self._stretch.partition, payment.offset))
+            yield payment, answer, earlier if is_sure else None
+            history.add(payment, late=late)
 
 
 def _open(rows: Rows) -> Any:

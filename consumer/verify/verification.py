@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import schemas
 from consumer.errors import ConfigError
 from consumer.settings import Settings
 from consumer.verify.evidence import Stretch
@@ -35,7 +36,8 @@ class Steps(Protocol):
 class Scope:
     """
     What to look at: a group, what it promises, and inputs with Kafka timestamps [begin, end),
-    milliseconds, None for all. An open transaction is waited for `wait_seconds`.
+    milliseconds, None for all. An open transaction is waited for `wait_seconds`. Features are
+    computed again for cards of `sample` payments at most.
     """
 
     group: str
@@ -43,6 +45,7 @@ class Scope:
     begin: int | None
     end: int | None
     wait_seconds: float
+    sample: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,10 @@ class _Verification:
             scope.exactly_once,
             round(settings.alerts.window * _MICROS),
             round(settings.labels.settle * _MICROS),
+            round(settings.windows.grace * _MICROS),
+            round(settings.input.max_future * _MICROS),
+            scope.sample,
+            schemas.registry_headers(settings.input.schema_ids),
         )
         self._ledger: Final = Ledger(promise, (Stretch(p, *r) for p, r in self._ranges.items()))
 

@@ -16,6 +16,7 @@ from consumer.verify.frauds import KnownFrauds
 from consumer.verify.invariants import Findings
 from consumer.verify.ledger import Ledger, Promise
 from consumer.verify.verdict import Circumstances, conclude
+from tests.builders import DAY
 from tests.integration.history import History, decode, source
 from tests.integration.oracle import WINDOWS, Partition
 from tests.integration.traffic import PREDICTION, Sent
@@ -69,7 +70,9 @@ def check(history: History) -> list[Violation]:
 
 def verified(h: History) -> Findings:
     """Return what `fraudstream verify` finds."""
-    promise = Promise(h.topic, h.exactly_once, h.alert_window, h.settle)
+    promise = Promise(
+        h.topic, h.exactly_once, h.alert_window, h.settle, h.grace, DAY, sample=1_000_000
+    )
     ledger = Ledger(promise, (Stretch(partition, 0, end) for partition, end in h.ends.items()))
     ledger.inputs(h.inputs)
     ledger.labels(h.labels)

@@ -310,15 +310,13 @@ class Scene:
         self.broker.create_topics({name: 1})
         return name
 
-    def limit_predictions(self, most_bytes: int) -> None:
-        """Let the topic of predictions refuse what is larger."""
+    def limit(self, topic: str, most_bytes: int) -> None:
+        """Let a topic refuse what is larger."""
         limit = ConfigEntry(
             "max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET
         )
-        topic = ConfigResource(
-            ResourceType.TOPIC, self.topics.predictions, incremental_configs=[limit]
-        )
-        [changed] = self.admin.incremental_alter_configs([topic]).values()
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])
+        [changed] = self.admin.incremental_alter_configs([resource]).values()
         changed.result(30)
 
     def start(

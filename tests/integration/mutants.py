@@ -7,11 +7,12 @@ Each function is one of them, called in the consumer's own process.
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+import schemas
 from consumer import pipeline
 from consumer.adapters import kafka_sink
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
@@ -47,6 +48,22 @@ def on_call(at: int, act: Callable[[], object]) -> Callable[[], None]:
 def die() -> None:
     """SIGKILL, as the machine's end would."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def newer_schema() -> schemas.Schema:
+    """Return the schema of payments as a later release would have it."""
+    newer = schemas.load("transaction")
+    newer["fields"].append({"name": "wallet", "type": ["null", "string"], "default": None})
+    return newer
+
+
+def knows_a_newer_schema() -> None:
+    """No defect: the release that knows it."""
+
+    def make(versions: Any) -> Any:
+        return lambda name: versions(name) + [newer_schema()] * (name == "transaction")
+
+    replaced(schemas, "versions", make)
 
 
 def never_hears_of_offsets() -> None:
@@ -263,7 +280,7 @@ def keeps_state_of_failed_batches() -> None:
 def does_not_seek_back() -> None:
     """Defect: partitions that are kept go on where the client is."""
 
-    def rewind(self: KafkaSource) -> None:
+    def rewind(self: KafkaSource, _: Sequence[int] = ()) -> None:
         self.in_hand = {}
 
     KafkaSource.rewind = rewind  # type: ignore[method-assign]

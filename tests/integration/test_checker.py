@@ -32,6 +32,13 @@ def with_prediction(history: History, at: int, **fields: Any) -> History:
     return replace(history, predictions=predictions)
 
 
+def with_feature(history: History, at: int, position: int, more: float) -> History:
+    """Add to one feature of one prediction."""
+    features = list(decoded(history, at)["features"])
+    features[position] += more
+    return with_prediction(history, at, features=features)
+
+
 def with_letter(history: History, reason: str, **changes: Any) -> History:
     """Change the dead letter of one reason."""
     letters = [
@@ -184,6 +191,15 @@ MUTATIONS = {
         lambda h: with_prediction(h, 9, degraded=["STATE_COLD"]),
     ),
     "a late payment is not flagged": ("degraded", without_late_flags),
+    "LATE_EVENT is missing": ("lateness", without_late_flags),
+    "LATE_EVENT of a payment in time": (
+        "lateness",
+        lambda h: with_prediction(h, 9, degraded=["LATE_EVENT"]),
+    ),
+    "a window counts a payment too many": ("velocity", lambda h: with_feature(h, 20, 7, 1)),
+    "a mean is another": ("velocity", lambda h: with_feature(h, 20, 8, 1)),
+    "a ratio is another": ("velocity", lambda h: with_feature(h, 20, 13, -1)),
+    "a night is a day": ("velocity", lambda h: with_feature(h, 20, 2, 0.5)),
     "a label was missed": ("labels", lambda h: with_prediction(h, -1, label_offsets=[0])),
     "a label was made up": ("labels", lambda h: with_prediction(h, -1, label_offsets=[999])),
     "a dead letter is truncated": (

@@ -148,7 +148,7 @@ def test_an_output_that_the_broker_refuses_is_one_dead_letter(real, scene):
     A prediction that is larger than its topic allows is found among its neighbours, whose batch
     the broker refuses with it: its record becomes a dead letter, and they are predicted once.
     """
-    scene.limit_predictions(700)
+    scene.limit(scene.topics.predictions, 700)
     traffic = scene.upstream.traffic
     for _ in range(2):
         scene.upstream.send_mixed(20)

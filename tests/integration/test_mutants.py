@@ -82,7 +82,7 @@ def strike(scene: Scene, case: Case) -> None:
     """Run the consumer through the fault, and then until all is committed."""
     defects = (case.defect,) if case.defect else ()
     if case.fault == REFUSED_BY_BROKER:
-        scene.limit_predictions(LARGEST_PREDICTION)
+        scene.limit(scene.topics.predictions, LARGEST_PREDICTION)
         scene.start(mutants=defects, **PATIENT)
         return
     faults = (case.fault,) if case.fault else ()

@@ -40,7 +40,7 @@ REFUSALS = {
     "no label topic": (lambda _: {"topics": {"labels": "gone"}}, "topic gone does not exist"),
     "a narrow dead-letter topic": (
         lambda scene: {"topics": {"dead_letters": scene.narrow_topic()}},
-        "has 1 partitions and the input 4",
+        "a dead letter keeps its partition; run `fraudstream topics`",
     ),
 }
 

@@ -168,8 +168,11 @@ class Journal:
 class Upstream:
     """A plain idempotent producer, and the journal of what it got acknowledged."""
 
-    def __init__(self, bootstrap_servers: str, payments: str, labels: str, seed: int = 1) -> None:
-        """The partitioner is Java's, as the applications' would be."""
+    def __init__(
+        self, bootstrap_servers: str, payments: str, labels: str, seed: int = 1, *,
+        partitioner: str = "murmur2_random",
+    ) -> None:  # fmt: skip
+        """The partitioner is Java's by default, as the applications' would be."""
         self.traffic = Traffic(seed)
         self.journal = Journal()
         self.has_labels = True
@@ -180,7 +183,7 @@ class Upstream:
             "client.id": "upstream",
             "enable.idempotence": True,
             "max.in.flight.requests.per.connection": 1,  # a journal must not count a lost one
-            "partitioner": "murmur2_random",
+            "partitioner": partitioner,
             "linger.ms": 1,
             "reconnect.backoff.max.ms": 500,
             "topic.metadata.refresh.interval.ms": 2_000,  # topics may grow
@@ -244,6 +247,11 @@ class Upstream:
                 for bad in self.traffic.refused():
                     self.send(bad)
         self.flush()
+
+    def partitions(self) -> int:
+        """Return how many partitions of the input the producer knows, now that it has asked."""
+        topics = self._producer.list_topics(self._payments, timeout=10).topics
+        return len(topics[self._payments].partitions)
 
     def begin_again(self) -> None:
         """Begin a new journal, for topics that are new."""

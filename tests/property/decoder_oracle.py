@@ -107,6 +107,8 @@ class Oracle:
         """Return what is wrong before the first byte of the record, if anything is."""
         if len(value) > self._case.max_bytes:
             return Status.OVERSIZE
+        if (value[:1] == b"\0" and len(value) >= 5) or (value[:1] == b"\1" and len(value) >= 17):
+            return Status.SCHEMA_NOT_ALLOWED  # an id of a registry, and none is told
         if len(value) < HEADER or value[:2] != schemas.SINGLE_OBJECT_MARKER:
             return Status.FRAMING
         return None if value[:HEADER] in self._by_header else Status.SCHEMA_NOT_ALLOWED

@@ -216,7 +216,7 @@ class Group:
     def settled(self, records, _):
         self.owned |= records.positions
 
-    def rewind(self):
+    def rewind(self, _held=()):
         self.polled = dict(self.owned)
 
 

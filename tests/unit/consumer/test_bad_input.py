@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -92,8 +93,10 @@ CASES = [
     *(Case("a3", f"{n} bytes", "framing", GOOD[:n]) for n in (1, 5, 9)),
     Case("a4", "JSON", "framing", b'{"event_id": "x", "amount": 1}'),
     Case("a4", "magic 2", "framing", b"\x02" + GOOD[1:]),
-    Case("a5", "GUID framing", "framing", b"\x01" + bytes(16) + BODY),
-    Case("a6", "registry framing", "framing", b"\x00" + bytes(4) + BODY),
+    Case("a5", "unknown GUID", "schema_not_allowed", b"\x01" + bytes(16) + BODY),
+    Case("a5", "GUID cut short", "framing", b"\x01" + bytes(15)),
+    Case("a6", "unknown id", "schema_not_allowed", b"\x00" + bytes(4) + BODY),
+    Case("a6", "id cut short", "framing", b"\x00" + bytes(3)),
     Case("a6", "unknown fingerprint", "schema_not_allowed", HEADER[:2] + bytes(8) + BODY),
     Case("a7", "another kind's schema", "schema_not_allowed", LABEL + BODY),
     *(Case("b1", f"cut at {n}", "decode", GOOD[:n]) for n in (11, 40, len(GOOD) - 1)),
@@ -331,6 +334,28 @@ def test_a_schema_that_grew_is_scored_as_the_old_one_was():
     new.run(records_of([written(newer, bad(wallet="w"))], [CARD]))
 
     assert new.predictions == old.predictions
+
+
+GUID = "0f5e1f4e-8a2b-4c3d-9e6f-a1b2c3d4e5f6"
+
+
+@pytest.mark.bad_input("a5", "a6")
+@pytest.mark.parametrize(
+    "header", [b"\0" + (2**31 - 1).to_bytes(4, "big"), b"\1" + UUID(GUID).bytes], ids=["id", "GUID"]
+)
+def test_an_id_that_is_told_is_read_as_the_schema_that_it_stands_for(header):
+    """Scored as the payment would be in single-object encoding; damaged ones are told apart."""
+    told = schemas.registry_headers({f"{2**31 - 1}": "transaction-1", GUID: "transaction-1"})
+    decoder = PaymentDecoder([schemas.load("transaction")], registry=told)
+    old, new = Rig(), Rig()
+    new.pipeline._decode = decoder.decode
+    values = [header + BODY, header, header + BODY + b"\0", b"\0\0\0\0\x07" + BODY]
+
+    old.run(payment_records([bad()]))
+    new.run(records_of(values, [CARD] * 4))
+
+    assert new.predictions == old.predictions
+    assert new.dead_letters == {(0, 1): "decode", (0, 2): "trailing", (0, 3): "schema_not_allowed"}
 
 
 def nested(levels: int) -> Any:

@@ -2,7 +2,13 @@ import gc
 
 import pytest
 
-from consumer.errors import BatchAbortedError, FatalError, OutageError
+from consumer.errors import (
+    BatchAbortedError,
+    FatalError,
+    OutageError,
+    OutputRefusedError,
+    PartitionsHeldError,
+)
 from tests.builders import payment, payment_records
 from tests.fakes import FixedModel
 from tests.unit.consumer.rig import AMOUNT, PAYMENTS_30D, Rig, by_amount, without
@@ -287,6 +293,64 @@ def test_an_output_that_is_refused_costs_its_own_record_alone():
 
     assert rig.dead_letters == {(0, 2): "poison"}
     assert [p["source_offset"] for p in rig.predictions] == [0, 1, 3]
+
+
+LETTERS = "transactions.raw-dlt"
+
+
+def refuses_letters(outputs, larger_than=0):
+    """Refuse letters as their topic does whose bytes are more."""
+    values = [v for o in outputs if o.topic == LETTERS for v in o.values]
+    is_too_large = any(len(value or b"") >= larger_than for value in values)
+    return OutputRefusedError("MSG_SIZE_TOO_LARGE", LETTERS) if is_too_large else None
+
+
+def test_letters_that_are_too_large_are_written_without_their_records():
+    """However many in a row; small ones keep their bytes, and sound payments are scored."""
+    rig = Rig()
+    rig.sink.refuses = lambda outputs: refuses_letters(outputs, larger_than=50)
+
+    rig.run(payment_records([payment(0), *[b"?" * 50] * 3, b"?", payment(1)]))
+
+    large = dict.fromkeys([(0, 1), (0, 2), (0, 3)], "oversize")
+    assert rig.dead_letters == {**large, (0, 4): "framing"}
+    assert [sent.value for sent in rig.sink.to(LETTERS)] == [None, None, None, b"?"]
+    assert [sent.key for sent in rig.sink.to(LETTERS)[:3]] == [None] * 3
+    assert [p["source_offset"] for p in rig.predictions] == [0, 5]
+
+
+def test_a_topic_that_takes_no_letter_at_all_ends_the_process():
+    """Nothing is committed, and the sentence says what to change."""
+    rig = Rig()
+    rig.sink.refuses = refuses_letters
+
+    with pytest.raises(FatalError, match=r"raise max\.message\.bytes of that topic"):
+        rig.run(payment_records([b"?"]))
+
+    assert rig.sink.committed == {}
+
+
+def test_a_partition_whose_letters_have_no_place_waits_and_the_others_go_on():
+    """What came before the letter in its batch waits with it."""
+    rig = Rig()
+
+    def too_narrow(outputs):
+        missing = {p for o in outputs if o.topic == LETTERS for p in o.partitions if p == 2}
+        return PartitionsHeldError(LETTERS, 2, [2]) if missing else None
+
+    rig.sink.refuses = too_narrow
+    log = payment_records(
+        [payment(0), payment(1), payment(2), b"?", b"?"],
+        partitions=[0, 1, 2, 2, 0], offsets=[0, 0, 0, 1, 1],
+    )  # fmt: skip
+    source = rig.run(log)
+
+    assert source.held == {2}
+    assert rig.sink.committed == {0: 2, 1: 1}
+    assert rig.dead_letters == {(0, 1): "framing"}
+    assert (
+        rig.value("partition_paused", group="group", topic="transactions.raw", partition="2") == 1
+    )
 
 
 def test_replayed_culprits_are_passed_over_in_silence():

@@ -176,6 +176,22 @@ def test_replayed_records_feed_the_state_and_publish_nothing(rig):
     assert rig.sink.committed == {0: 4}
 
 
+def test_a_replayed_dead_letter_raises_the_alert_that_nobody_was_told_of(rig):
+    """
+    Refused by an older release, its record counts when a newer one rebuilds the state, and with it
+    an alert that was never written: what is sent again raises it, and what follows does not.
+    """
+    first = {"topic": "transactions.raw", "partition": "0", "offset": "0", "attempt": "1"}
+    said = [(f"__fraudstream.replay.{name}", text.encode()) for name, text in first.items()]
+    rig.pipeline.process(payment_records([paid(0, 200_000)], live=False))
+
+    rig.pipeline.process(
+        payment_records([paid(0, 200_000), paid(1, 200_000)], offsets=[1, 2], headers=[said, ()])
+    )
+
+    assert [alert["source_offset"] for alert in rig.alerts] == [1]
+
+
 def test_replayed_records_are_not_counted_again(rig):
     """Counters are of what this process committed."""
     rig.pipeline.process(payment_records([paid(0), b"?", None], live=False))

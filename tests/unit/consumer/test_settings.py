@@ -327,6 +327,22 @@ def test_what_is_out_of_range_is_refused_by_name(faults, text):
     assert fault.startswith(section)
 
 
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ('17 = "payment-1"', "17: 'payment-1' is no released schema: transaction-1"),
+        ('seventeen = "transaction-1"', "'seventeen' is neither the number of a schema nor"),
+        ('4294967296 = "transaction-1"', "'4294967296' is neither the number of a schema nor"),
+    ],
+)
+def test_ids_of_a_registry_name_schemas_that_are_there(faults, told, sentence):
+    """Numbers of four bytes or GUIDs, and released schemas."""
+    [fault] = faults(f"[input.schema_ids]\n{told}\n")
+
+    assert fault.startswith("input.schema_ids: ")
+    assert sentence in fault
+
+
 def test_a_file_that_is_not_there_is_told_by_name(tmp_path):
     """With the system's own words."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):

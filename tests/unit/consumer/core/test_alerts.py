@@ -35,7 +35,8 @@ class Desk:
         rows[:, 0] = probabilities
         decisions = decide(rows, MODEL.score(rows), POLICY, EXPLAINER, MODEL)
         rows = Rows(rows, velocity.late, velocity.cold, velocity.hot)
-        return self.encoder.raise_alerts(events, rows, decisions, self.state)
+        replayed = np.zeros(len(decisions.flagged), np.bool_)
+        return self.encoder.raise_alerts(events, rows, decisions, self.state, replayed)
 
 
 def alerts_in(raised):
@@ -105,7 +106,9 @@ def test_severity_follows_the_score(score, severity):
     decisions = decide(rows, probabilities, everything, EXPLAINER, MODEL)
 
     in_time = Rows(rows, *np.zeros((3, 1), np.bool_))
-    raised = desk.encoder.raise_alerts(events_of([paid(0)]), in_time, decisions, desk.state)
+    raised = desk.encoder.raise_alerts(
+        events_of([paid(0)]), in_time, decisions, desk.state, np.zeros(1, np.bool_)
+    )
 
     assert decisions.scores.tolist() == [score]
     assert list(raised.severities) == [severity]

@@ -52,10 +52,20 @@ def test_an_empty_batch_has_empty_columns():
         schemas.single_object_header(LONG)[:9],
         b"{" + schemas.single_object_header(LONG)[1:] + b"\x00",
         b"\xc3\x02" + schemas.single_object_header(LONG)[2:] + b"\x00",
-        b"\x00\x00\x00\x00\x01" + b"\x00" * 20,
+        b"\x00\x00\x00\x01",
+        b"\x01" + b"\x00" * 15,
         b'{"event_id": "00000000-0000-0000-0000-000000000000"}',
     ],
-    ids=["1 byte", "marker alone", "9 bytes", "first byte", "second byte", "registry", "json"],
+    ids=[
+        "1 byte",
+        "marker alone",
+        "9 bytes",
+        "first byte",
+        "second byte",
+        "number",
+        "GUID",
+        "json",
+    ],
 )
 def test_a_value_without_the_marker_and_a_fingerprint_is_framing(value):
     """Ten bytes of header come first, or it is not single-object encoding."""

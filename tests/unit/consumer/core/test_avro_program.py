@@ -15,6 +15,10 @@ from consumer.errors import ConfigError
 from tests.builders import record_schema
 
 
+def by_header(writers):
+    return {schemas.single_object_header(writer): writer for writer in writers}
+
+
 def nested(levels, wrap):
     type_ = "long"
     for level in range(levels):
@@ -43,7 +47,7 @@ def test_a_recursive_schema_is_refused(through):
     schema = record_type("Node", "long", through("Node"))
 
     with pytest.raises(ConfigError, match="Node is recursive"):
-        compile_schemas([schema], ())
+        compile_schemas(by_header([schema]), ())
 
 
 @pytest.mark.bad_input("c1")
@@ -66,7 +70,7 @@ def test_an_array_of_items_without_bytes_is_refused(items):
     schema = record_schema(a={"type": "array", "items": items})
 
     with pytest.raises(ConfigError, match="items of no bytes"):
-        compile_schemas([schema], ())
+        compile_schemas(by_header([schema]), ())
 
 
 def test_an_array_of_a_type_without_bytes_that_was_named_before_is_refused():
@@ -76,12 +80,12 @@ def test_an_array_of_a_type_without_bytes_that_was_named_before_is_refused():
     )
 
     with pytest.raises(ConfigError, match="items of no bytes"):
-        compile_schemas([schema], ())
+        compile_schemas(by_header([schema]), ())
 
 
 def test_a_map_of_values_without_bytes_is_read():
     """Its keys take a byte at least."""
-    compile_schemas([record_schema(a={"type": "map", "values": "null"})], ())
+    compile_schemas(by_header([record_schema(a={"type": "map", "values": "null"})]), ())
 
 
 @pytest.mark.bad_input("c3")
@@ -91,12 +95,14 @@ def test_a_schema_that_nests_too_deep_is_refused(levels):
     schema = nested(levels, lambda k, inner: ["null", record_type(f"N{k}", inner)])
 
     with pytest.raises(ConfigError, match=f"more than {MAX_NESTING} levels"):
-        compile_schemas([schema], ())
+        compile_schemas(by_header([schema]), ())
 
 
 def test_a_schema_that_nests_as_deep_as_allowed_is_compiled():
     """31 optional records, the record around them and the long within."""
-    compile_schemas([nested(31, lambda k, inner: ["null", record_type(f"N{k}", inner)])], ())
+    compile_schemas(
+        by_header([nested(31, lambda k, inner: ["null", record_type(f"N{k}", inner)])]), ()
+    )
 
 
 @pytest.mark.parametrize("kind", ["array", "map"])
@@ -106,10 +112,10 @@ def test_arrays_and_maps_nest_sixteen_deep_and_no_deeper(kind):
     deepest = nested(op.MAX_DEPTH, lambda _, inner: {"type": kind, key: inner})
     deeper = nested(op.MAX_DEPTH + 1, lambda _, inner: {"type": kind, key: inner})
 
-    compile_schemas([deepest], ())
+    compile_schemas(by_header([deepest]), ())
 
     with pytest.raises(ConfigError, match="more than 16 arrays and maps"):
-        compile_schemas([deeper], ())
+        compile_schemas(by_header([deeper]), ())
 
 
 @pytest.mark.bad_input("c3")
@@ -120,14 +126,14 @@ def test_a_small_schema_that_grows_by_its_names_is_refused():
     schema = record_type("All", *fields)
 
     with pytest.raises(ConfigError, match=f"more than {MAX_INSTRUCTIONS} instructions"):
-        compile_schemas([schema], ())
+        compile_schemas(by_header([schema]), ())
 
 
 @pytest.mark.bad_input("a10")
 def test_a_schema_without_a_needed_field_is_refused_by_name():
     """A column without default must be there."""
     with pytest.raises(ConfigError, match="schema Record lacks the field 'b'"):
-        compile_schemas([record_schema(a="long")], [Column("b", "long")])
+        compile_schemas(by_header([record_schema(a="long")]), [Column("b", "long")])
 
 
 @pytest.mark.bad_input("a8")
@@ -149,7 +155,7 @@ def test_a_schema_without_a_needed_field_is_refused_by_name():
 def test_a_field_of_another_type_is_refused(written_as, kind):
     """Nothing is guessed: only Avro's own promotions are made."""
     with pytest.raises(ConfigError, match=r"field 'a' is .* cannot be read as"):
-        compile_schemas([record_schema(a=written_as)], [Column("a", kind, default=0)])
+        compile_schemas(by_header([record_schema(a=written_as)]), [Column("a", kind, default=0)])
 
 
 def test_an_array_in_the_place_of_a_needed_field_is_refused():
@@ -157,28 +163,25 @@ def test_an_array_in_the_place_of_a_needed_field_is_refused():
     schema = record_schema(a={"type": "array", "items": "long"})
 
     with pytest.raises(ConfigError, match="lacks the field 'a'"):
-        compile_schemas([schema], [Column("a", "long")])
+        compile_schemas(by_header([schema]), [Column("a", "long")])
 
 
 def test_every_schema_gets_its_fingerprint_and_an_entry():
     """The kernel looks for the first and goes on at the second."""
     writers = [record_schema(a="long"), record_schema(a="int")]
 
-    program = compile_schemas(writers, [Column("a", "long")])
+    program = compile_schemas(by_header(writers), [Column("a", "long")])
 
-    found = [
-        fingerprint.item().to_bytes(8, "little", signed=True)
-        for fingerprint in program.fingerprints
-    ]
+    found = [word.item().to_bytes(8, "little", signed=True) for word in program.headers[:, 1]]
     assert found == [schemas.fingerprint(writer) for writer in writers]
     assert program.instructions[program.entries[1] - 1, 0] == op.STOP
 
 
 def test_no_schema_at_all_makes_a_program_that_allows_nothing():
     """An empty allow-list is a list."""
-    program = compile_schemas([], ())
+    program = compile_schemas({}, ())
 
-    assert program.fingerprints.shape == (0,)
+    assert program.headers.shape == (0, 3)
 
 
 def test_columns_are_numbered_within_their_store():
@@ -209,6 +212,6 @@ def test_a_column_is_covered_by_itself_and_what_it_lies_in(path, covered):
 )
 def test_our_own_schemas_take_few_instructions(name, columns):
     """The largest takes some 200, a hundredth of what is allowed."""
-    program = compile_schemas(schemas.versions(name), columns)
+    program = compile_schemas(by_header(schemas.versions(name)), columns)
 
     assert len(program.instructions) < MAX_INSTRUCTIONS // 25

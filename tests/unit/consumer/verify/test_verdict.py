@@ -19,7 +19,7 @@ class Topics:
     """A topic of one partition whose records are payments of one card, and all that answers."""
 
     def __init__(self, exactly_once: bool = True, begin: int = 0, end: int = END) -> None:
-        promise = Promise("payments", exactly_once, DAY, 0)
+        promise = Promise("payments", exactly_once, DAY, 0, grace=DAY, max_future=DAY, sample=0)
         self.ledger = Ledger(promise, [Stretch(0, begin, end)])
         self.fields = [payment(number, card_id="c") for number in range(END)]
         values = [encode_input("transaction", fields) for fields in self.fields]
