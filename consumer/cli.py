@@ -67,7 +67,8 @@ def _exit_codes() -> Iterator[None]:
         typer.echo(f"fraudstream: {error}", err=True)
         raise typer.Exit(EXIT_OUTAGE) from None
     except FatalError as error:
-        typer.echo(f"fraudstream: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"fraudstream: {line}", err=True)
         raise typer.Exit(EXIT_FATAL) from None
 
 

@@ -179,6 +179,11 @@ def refused_start(scene: Scene, **properties: Any) -> list[str]:
     """Start with these properties; return the sentences that the start is refused with."""
     instance = scene.start(kafka=properties)
     assert instance.wait(90) == 78, instance.tail()
+    return said_at_end(instance)
+
+
+def said_at_end(instance: Instance) -> list[str]:
+    """Return the sentences that it ended with, and no traceback."""
     own = instance.lines()[instance._began :]
     assert not [line for line in own if line.startswith("Traceback")]
     return [line.removeprefix("fraudstream: ") for line in own if line[:12] == "fraudstream:"]
@@ -335,6 +340,46 @@ def test_each_missing_right_is_named_at_start(guarded, scene, scram):
         guarded.allow([given])
 
     assert len(least) == 6 + scene.exactly_once
+
+
+@pytest.mark.parametrize("guarantee", LACKING)
+def test_a_right_that_is_taken_away_later_is_named_too(guarded, scene, scram):
+    """
+    With exit code 70 and the sentence that a start would say. Given back, the next process goes
+    on, and nothing is lost or repeated.
+    """
+    least = [right for right in needed(scene, scram) if right.name != scene.topics.labels]
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+
+    with scene.feed(200, refused_every=20):
+        for right in least if SLOW else [least[1], *least[4:]]:
+            consumer = scene.start(kafka=scram.properties)
+            consumer.go_on(20)
+            guarded.forbid([binding(right, scram.principal)])
+            assert consumer.wait(60) == 70, consumer.tail()
+            assert said_at_end(consumer)[1:] == [right.sentence(scram.principal)], right
+            guarded.allow([binding(right, scram.principal)])
+        scene.start(kafka=scram.properties).go_on(20)
+    scene.wait_done()
+
+    assert check(scene.history()) == []
+
+
+def test_labels_that_may_not_be_read_any_more_are_stale_and_payments_go_on(guarded, scene, scram):
+    """The log names the right; given back, the labels are caught up with."""
+    labels = Right("Read", "topic", scene.topics.labels)
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+    consumer = scene.start(kafka=scram.properties, labels={"max_wait": "500ms"})
+
+    with scene.feed(100):
+        consumer.go_on(20)
+        guarded.forbid([binding(labels, scram.principal)])
+        [stale] = eventually(lambda: consumer.events("labels_stale"), 30, consumer.tail)
+        assert stale["cause"] == f"Read on topic {labels.name} is denied"
+        consumer.go_on(20)
+        guarded.allow([binding(labels, scram.principal)])
+        eventually(lambda: consumer.events("labels_caught_up"), 30, consumer.tail)
+    scene.wait_done()
 
 
 def test_all_that_is_missing_is_named_at_once(guarded, scene, mtls):
