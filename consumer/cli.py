@@ -150,13 +150,17 @@ def topics(
     ] = None,
     feature_set: FeatureSetOption = "arrival-1",
     replication_factor: Annotated[int, typer.Option(help="-1 leaves it to the broker.")] = -1,
+    *,
+    insecure: InsecureOption = False,
 ) -> None:
     """Create the topics as the windows and the guarantee need them, or say what differs."""
     with _exit_codes():
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
         features = _feature_set(feature_set)
         from consumer.adapters.topics import ensure_topics
+        from consumer.cli_brokers import require_brokers
 
+        require_brokers(settings)
         width = partitions or (1 if features.needs_one_partition else 8)
         created, differences = ensure_topics(settings, features, width, replication_factor)
     for name in created:
@@ -173,6 +177,7 @@ def tail(
     kind: Annotated[str, typer.Argument(help="predictions, alerts, dead-letters or labels")],
     config: ConfigOption = None,
     *,
+    insecure: InsecureOption = False,
     from_beginning: Annotated[bool, typer.Option(help="Not only what is new.")] = False,
     follow: Annotated[bool, typer.Option(help="Wait for more at the end.")] = True,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -183,12 +188,14 @@ def tail(
 ) -> None:
     """Show predictions, alerts, dead letters or labels as they are committed."""
     from consumer.adapters import tail as reader
+    from consumer.cli_brokers import require_brokers
 
     if kind not in reader.KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(reader.KINDS)}")
     wanted = reader.Filters(card, decision, reason)
     with _exit_codes(), contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
+        require_brokers(settings)
         shown = 0
         for record in reader.tail(settings, kind, from_beginning=from_beginning, follow=follow):
             if wanted.pass_(record):
@@ -205,6 +212,7 @@ def train(
     *,
     source: HistorySourceOption = "topics",
     config: ConfigOption = None,
+    insecure: InsecureOption = False,
     payments: PaymentsOption = None,
     labels: LabelsOption = None,
     label_delay: LabelDelayOption = "exactly:7d",
@@ -230,7 +238,7 @@ def train(
     from consumer.cli_history import HistoryOptions
     from consumer.cli_train import TrainOptions, run_train
 
-    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    history = HistoryOptions(source, config, insecure, payments, labels, label_delay, settle)
     with _exit_codes():
         run_train(
             TrainOptions(
@@ -271,6 +279,7 @@ def evaluate(
     end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
     source: HistorySourceOption = "topics",
     config: ConfigOption = None,
+    insecure: InsecureOption = False,
     payments: PaymentsOption = None,
     labels: LabelsOption = None,
     label_delay: LabelDelayOption = "exactly:7d",
@@ -280,7 +289,7 @@ def evaluate(
         float, typer.Option(min=0, help="What looking at an alert costs, in the major unit.")
     ] = 5.0,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load joblib bundles, which run code.")
+        bool, typer.Option("--allow-pickle", help="As model.allow_pickle: joblib runs code.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
     report: Annotated[
@@ -295,7 +304,7 @@ def evaluate(
     from consumer.cli_evaluate import EvaluateOptions, run_evaluate
     from consumer.cli_history import HistoryOptions
 
-    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    history = HistoryOptions(source, config, insecure, payments, labels, label_delay, settle)
     with _exit_codes():
         run_evaluate(
             EvaluateOptions(

@@ -20,7 +20,7 @@ from cryptography import x509
 from consumer.adapters import kafka_clients
 from consumer.adapters.kafka_errors import is_denial, kafka_error
 from consumer.errors import ConfigError, DeniedError, FatalError
-from consumer.kafka_properties import exposures, protocol_of
+from consumer.kafka_properties import announced_exposures, protocol_of
 from consumer.settings import Settings
 
 _METADATA_SECONDS: Final = 2.0
@@ -79,27 +79,36 @@ def require_access(settings: Settings) -> None:
     A right to transactions cannot be asked for; `transactions_required` names it if it is refused.
     A broker that tells no rights, as librdkafka's in-process cluster, is taken at its word.
 
-    Raises ConfigError with a sentence for each ACL that is missing, or that says why a broker and
-    we do not trust each other; and KafkaException when no broker answers.
+    Raises ConfigError with a sentence for each ACL that is missing, and what `require_trust` does.
+    """
+    admin = require_trust(settings, _METADATA_SECONDS)
+    if missing := list(_missing(admin, settings)):
+        principal = _principal(settings.kafka)
+        raise ConfigError([right.sentence(principal) for right in missing])
+
+
+def require_trust(settings: Settings, timeout_seconds: float) -> AdminClient:
+    """
+    Return a client of the brokers once they and we trust each other.
+
+    Raises ConfigError with a sentence that says why we do not, or that they name others beyond
+    loopback to go on with in clear; and KafkaException when no broker answers.
     """
     refusals: list[KafkaError] = []
     config = kafka_clients.admin_config(settings) | {"error_cb": refusals.append}
     admin = AdminClient(config)
     try:
-        brokers = admin.list_topics(timeout=_METADATA_SECONDS).brokers.values()
+        brokers = admin.list_topics(timeout=timeout_seconds).brokers.values()
     except KafkaException:
         admin.poll(0)  # which calls error_cb
         if faults := list(_mistrust(refusals)):
             raise ConfigError(faults) from None
         raise
-    addresses = ",".join(f"[{broker.host}]:{broker.port}" for broker in brokers)
-    # What was given may be loopback, a tunnel say, and the brokers name others to go on with.
-    announced = settings.kafka | {"bootstrap.servers": addresses, "metadata.broker.list": ""}
-    if not settings.security.insecure and (faults := list(exposures(announced))):
-        raise ConfigError(faults)
-    if missing := list(_missing(admin, settings)):
-        principal = _principal(settings.kafka)
-        raise ConfigError([right.sentence(principal) for right in missing])
+    announced = [(str(broker.host), int(broker.port)) for broker in brokers]
+    faults = list(announced_exposures(settings.kafka, announced))
+    if faults and not settings.security.insecure:
+        raise ConfigError([f"kafka: {sentence}" for sentence in faults])
+    return admin
 
 
 @contextmanager

@@ -15,13 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     ResourcePatternType,
     ResourceType,
 )
+from typer.testing import CliRunner
 
+from consumer import cli
 from consumer.adapters.access import Right, require_access, rights
 from consumer.errors import ConfigError
 from consumer.settings import load_settings
@@ -426,9 +429,25 @@ def test_those_who_do_not_trust_each_other_do_not_connect(guarded, scene, scram,
         assert SECRET not in said
 
 
+READING = (
+    "topics", "tail alerts", "verify", "explain --partition 0 --offset 0", "dead-letters list",
+    "train --begin 2018-07-01 --end 2018-07-08",
+)  # fmt: skip
+
+
 def test_a_loopback_address_may_not_lead_elsewhere_in_clear(guarded, scene):
     """The near end of a tunnel is here, and the brokers that it leads to are not."""
-    [said] = refusal(scene, **{"bootstrap.servers": guarded.addresses["TUNNEL"]})
+    address = guarded.addresses["TUNNEL"]
+    [said] = refusal(scene, **{"bootstrap.servers": address})
 
     assert FAR_BROKER in said
     assert "--insecure" in said
+    config = scene.config("one", kafka={"bootstrap.servers": address})
+    for command in READING:
+        asked = CliRunner().invoke(cli.app, [*command.split(), "--config", str(config)])
+        assert asked.exit_code == 78, asked.output
+        assert asked.stderr.splitlines()[-1] == f"fraudstream: {said}"
+    asked = CliRunner().invoke(cli.app, ["simulate", "--bootstrap-servers", address])
+    assert asked.exit_code == 1
+    assert FAR_BROKER in asked.stderr
+    structlog.reset_defaults()  # the commands log to a stream that is closed by now
