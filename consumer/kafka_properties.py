@@ -89,7 +89,7 @@ def announced_exposures(
     Yield the same of the brokers (host, port) that those given name to go on with: what was given
     may be loopback, a tunnel say.
     """
-    addresses = ",".join(f"[{host}]:{port}" for host, port in brokers)
+    addresses = ",".join(f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h, port in brokers)
     yield from exposures({**properties, "bootstrap.servers": addresses, "metadata.broker.list": ""})
 
 

@@ -231,4 +231,4 @@ def _simulate(options: Options, console: Console) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
