@@ -80,6 +80,10 @@ def run(config: ConfigOption = None, *, insecure: InsecureOption = False) -> Non
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with _exit_codes():
         settings = load_settings(config, insecure=insecure)
+        from consumer.adapters.private_memory import keep_memory_private
+
+        if not settings.security.core_dumps:
+            keep_memory_private()
         from consumer.app import App
         from consumer.telemetry import configure_logging
 

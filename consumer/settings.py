@@ -24,6 +24,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from consumer.errors import ConfigError
@@ -93,6 +94,11 @@ class Security(_Section):
 
     insecure: bool = Field(
         default=False, description="Reach brokers beyond this machine without verified TLS."
+    )
+    core_dumps: bool = Field(
+        default=False,
+        description="Let the process leave core dumps, and others of its user look into it: both"
+        " show payments and secrets.",
     )
     secrets_dir: str = Field(
         "",
@@ -452,6 +458,8 @@ def load_settings(path: Path | None, *, insecure: bool = False) -> Settings:
     faults = [*_unknown_keys(document), *_unknown_variables(os.environ)]
     try:
         settings = Settings(**document)
+    except SettingsError as error:  # a section in one variable, which is told to be unknown
+        raise ConfigError(faults or [str(error)]) from error
     except pydantic.ValidationError as error:
         faults += [
             _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
@@ -477,6 +485,8 @@ def load_model_settings(path: Path | None) -> Model:
     faults = [*_unknown_keys(document), *_unknown_variables(os.environ)]
     try:
         model = _ModelAlone(**{key: document[key] for key in document.keys() & {"model"}}).model
+    except SettingsError as error:  # a section in one variable, which is told to be unknown
+        raise ConfigError(faults or [str(error)]) from error
     except pydantic.ValidationError as error:
         faults += [
             _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
