@@ -84,7 +84,8 @@ class App:
         with self._signals(), contextlib.ExitStack() as to_the_end, self.opened():
             self._source.subscribe()
             to_the_end.callback(self._watch())
-            self._loop.run(self._keep_going)
+            with access.losses_named(self._settings):
+                self._loop.run(self._keep_going)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -99,7 +100,8 @@ class App:
             self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
-                self._open(self._sink)
+                with access.transactions_required(self._settings):
+                    self._sink.open()
             stack.callback(self._sink.close)
             self._lag.start()
             stack.callback(self._lag.stop)
@@ -175,13 +177,6 @@ class App:
             return AtLeastOnceSink(config, self._source, limit)
         configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
         return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
-
-    def _open(self, sink: ExactlyOnceSink) -> None:
-        try:
-            sink.open()
-        except FatalError as error:
-            denied = access.denied_transactions(self._settings, error.__cause__)
-            raise denied or error from error.__cause__
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:

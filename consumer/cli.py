@@ -67,7 +67,8 @@ def _exit_codes() -> Iterator[None]:
         typer.echo(f"fraudstream: {error}", err=True)
         raise typer.Exit(EXIT_OUTAGE) from None
     except FatalError as error:
-        typer.echo(f"fraudstream: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"fraudstream: {line}", err=True)
         raise typer.Exit(EXIT_FATAL) from None
 
 
@@ -79,6 +80,10 @@ def run(config: ConfigOption = None, *, insecure: InsecureOption = False) -> Non
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with _exit_codes():
         settings = load_settings(config, insecure=insecure)
+        from consumer.adapters.private_memory import keep_memory_private
+
+        if not settings.security.core_dumps:
+            keep_memory_private()
         from consumer.app import App
         from consumer.telemetry import configure_logging
 
@@ -149,13 +154,17 @@ def topics(
     ] = None,
     feature_set: FeatureSetOption = "arrival-1",
     replication_factor: Annotated[int, typer.Option(help="-1 leaves it to the broker.")] = -1,
+    *,
+    insecure: InsecureOption = False,
 ) -> None:
     """Create the topics as the windows and the guarantee need them, or say what differs."""
     with _exit_codes():
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
         features = _feature_set(feature_set)
         from consumer.adapters.topics import ensure_topics
+        from consumer.cli_brokers import require_brokers
 
+        require_brokers(settings)
         width = partitions or (1 if features.needs_one_partition else 8)
         done, differences = ensure_topics(settings, features, width, replication_factor)
     for sentence in done:
@@ -172,6 +181,7 @@ def tail(
     kind: Annotated[str, typer.Argument(help="predictions, alerts, dead-letters or labels")],
     config: ConfigOption = None,
     *,
+    insecure: InsecureOption = False,
     from_beginning: Annotated[bool, typer.Option(help="Not only what is new.")] = False,
     follow: Annotated[bool, typer.Option(help="Wait for more at the end.")] = True,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -182,12 +192,14 @@ def tail(
 ) -> None:
     """Show predictions, alerts, dead letters or labels as they are committed."""
     from consumer.adapters import tail as reader
+    from consumer.cli_brokers import require_brokers
 
     if kind not in reader.KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(reader.KINDS)}")
     wanted = reader.Filters(card, decision, reason)
     with _exit_codes(), contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        settings = load_settings(config)
+        settings = load_settings(config, insecure=insecure)
+        require_brokers(settings)
         shown = 0
         for record in reader.tail(settings, kind, from_beginning=from_beginning, follow=follow):
             if wanted.pass_(record):
@@ -204,6 +216,7 @@ def train(
     *,
     source: HistorySourceOption = "topics",
     config: ConfigOption = None,
+    insecure: InsecureOption = False,
     payments: PaymentsOption = None,
     labels: LabelsOption = None,
     label_delay: LabelDelayOption = "exactly:7d",
@@ -229,7 +242,7 @@ def train(
     from consumer.cli_history import HistoryOptions
     from consumer.cli_train import TrainOptions, run_train
 
-    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    history = HistoryOptions(source, config, insecure, payments, labels, label_delay, settle)
     with _exit_codes():
         run_train(
             TrainOptions(
@@ -270,6 +283,7 @@ def evaluate(
     end: Annotated[str, typer.Option(help="Day it ends, itself left out.")],
     source: HistorySourceOption = "topics",
     config: ConfigOption = None,
+    insecure: InsecureOption = False,
     payments: PaymentsOption = None,
     labels: LabelsOption = None,
     label_delay: LabelDelayOption = "exactly:7d",
@@ -279,7 +293,7 @@ def evaluate(
         float, typer.Option(min=0, help="What looking at an alert costs, in the major unit.")
     ] = 5.0,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load joblib bundles, which run code.")
+        bool, typer.Option("--allow-pickle", help="As model.allow_pickle: joblib runs code.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
     report: Annotated[
@@ -294,7 +308,7 @@ def evaluate(
     from consumer.cli_evaluate import EvaluateOptions, run_evaluate
     from consumer.cli_history import HistoryOptions
 
-    history = HistoryOptions(source, config, payments, labels, label_delay, settle)
+    history = HistoryOptions(source, config, insecure, payments, labels, label_delay, settle)
     with _exit_codes():
         run_evaluate(
             EvaluateOptions(

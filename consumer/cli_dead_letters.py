@@ -18,7 +18,8 @@ import schemas
 from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.dead_letter_log import DeadLetterLog, Filed, Identity, Mark, Wanted
 from consumer.adapters.letter_actions import Action, LetterActions
-from consumer.cli_options import ConfigOption, milliseconds
+from consumer.cli_brokers import require_brokers
+from consumer.cli_options import ConfigOption, InsecureOption, milliseconds
 from consumer.cli_progress import answer_console
 from consumer.core.card_numbers import masked
 from consumer.errors import ConfigError
@@ -93,6 +94,7 @@ def list_(
     end: ToOption = None,
     partition: PartitionOption = None,
     *,
+    insecure: InsecureOption = False,
     all_: Annotated[
         bool, typer.Option("--all", help="Also those that were replayed or discarded.")
     ] = False,
@@ -100,8 +102,9 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """Count the dead letters by reason and partition, and list them in the topic's order."""
+    settings = load_settings(config, insecure=insecure)
     with log_faults(), ExitStack() as stack:
-        desk = _desk(stack, config, reason, begin, end, partition)
+        desk = _desk(stack, settings, reason, begin, end, partition)
         desk.marks = desk.log.marks()
         counts: Counter[tuple[str, int]] = Counter()
         rows: list[dict[str, Any]] = []
@@ -128,6 +131,7 @@ def show(
     offset: Annotated[int, typer.Argument(min=0, help="Of the record in the input topic.")],
     config: ConfigOption = None,
     *,
+    insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
     """
@@ -135,8 +139,9 @@ def show(
 
     Digits that may be a card number are shown as `*`. Exit code 1: there is no such letter.
     """
+    settings = load_settings(config, insecure=insecure)
     with log_faults(), ExitStack() as stack:
-        desk = _desk(stack, config, None, None, None, partition, offset)
+        desk = _desk(stack, settings, None, None, None, partition, offset)
         desk.marks = desk.log.marks()
         found = list(desk.letters())
     if not found:
@@ -161,6 +166,7 @@ def replay(
     partition: PartitionOption = None,
     offset: OffsetOption = None,
     *,
+    insecure: InsecureOption = False,
     rate: Annotated[float, typer.Option(min=0.1, help="Most records a second.")] = math.inf,
     max_attempts: Annotated[
         int, typer.Option(min=1, help="Leave alone what was replayed so often already.")
@@ -174,8 +180,9 @@ def replay(
     Each is a new record there, with the time of now, and headers that say where its payment came
     first. What was replayed or discarded before is passed over, so a rerun goes on where it was.
     """
+    settings = load_settings(config, insecure=insecure)
     with log_faults(), ExitStack() as stack:
-        desk = _desk(stack, config, reason, begin, end, partition, offset)
+        desk = _desk(stack, settings, reason, begin, end, partition, offset)
         kept: Counter[str] = Counter()
 
         def sendable() -> Iterator[Filed]:
@@ -204,6 +211,7 @@ def discard(
     partition: PartitionOption = None,
     offset: OffsetOption = None,
     *,
+    insecure: InsecureOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -214,8 +222,9 @@ def discard(
     """
     if not because.strip() or masked(because.encode()) != because.encode():
         raise ConfigError("--because: say why, in words and without a card number")
+    settings = load_settings(config, insecure=insecure)
     with log_faults(), ExitStack() as stack:
-        desk = _desk(stack, config, reason, begin, end, partition, offset)
+        desk = _desk(stack, settings, reason, begin, end, partition, offset)
         done = _carry_out(
             stack,
             desk,
@@ -229,10 +238,9 @@ def discard(
 
 
 def _desk(
-    stack: ExitStack, config: Any, reasons: list[str] | None, begin: str | None, end: str | None,
-    partition: int | None, offset: int | None = None,
+    stack: ExitStack, settings: Settings, reasons: list[str] | None, begin: str | None,
+    end: str | None, partition: int | None, offset: int | None = None,
 ) -> _Desk:  # fmt: skip
-    settings = load_settings(config)
     configure_logging(settings.log.format, "info")
     if unknown := sorted(set(reasons or ()) - set(_REASONS)):
         raise ConfigError(f"--reason: {unknown[0]!r} is none of {', '.join(_REASONS)}")
@@ -243,6 +251,7 @@ def _desk(
         None if begin is None else milliseconds("--from", begin),
         None if end is None else milliseconds("--to", end),
     )  # fmt: skip
+    require_brokers(settings)
     log = DeadLetterLog(settings)
     stack.callback(log.close)
     return _Desk(settings, wanted, log)

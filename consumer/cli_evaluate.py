@@ -19,6 +19,7 @@ from consumer.core.feature_sets import DAY
 from consumer.core.labels import TerminalFrauds
 from consumer.core.score import ScoreInvalidError, score
 from consumer.errors import ConfigError
+from consumer.settings import load_model_settings
 from training.evaluate import Evaluation, Fold, Scored, evaluate, mean_of, rows_to_evaluate
 from training.history import NEVER, History, measure
 from training.model_card import MODEL_CARD_FILE, model_card
@@ -47,7 +48,15 @@ class EvaluateOptions:
 
 def run_evaluate(options: EvaluateOptions) -> None:
     """Judge each bundle on its share of the period. Raises ConfigError for what cannot work."""
-    bundles = [load_bundle(path, allow_pickle=options.allow_pickle) for path in options.bundles]
+    trusted = load_model_settings(options.history.config)
+    bundles = [
+        load_bundle(
+            path,
+            allow_pickle=options.allow_pickle or trusted.allow_pickle,
+            public_key=trusted.public_key,
+        )
+        for path in options.bundles
+    ]
     first, days_each = _shares(options)
     circumstances = Circumstances(_labels_in_words(options.history), options.review_cost)
     with progress() as steps:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.adapters.model_bundle import load_bundle
-from consumer.cli_options import ConfigOption, milliseconds, seconds
+from consumer.cli_brokers import require_brokers
+from consumer.cli_options import ConfigOption, InsecureOption, milliseconds, seconds
 from consumer.cli_progress import answer_console, progress
 from consumer.errors import ConfigError
 from consumer.explanation import Explanation, PaymentExplainer, reason_words
@@ -26,6 +27,7 @@ _NOTHING_TOLD: Final[tuple[object, ...]] = (None, "UNKNOWN", {})
 def explain(
     config: ConfigOption = None,
     *,
+    insecure: InsecureOption = False,
     partition: Annotated[int | None, typer.Option(min=0, help="Of the input topic.")] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Of the payment's record.")] = None,
     event_id: Annotated[
@@ -49,7 +51,7 @@ def explain(
         raise ConfigError("give either --partition and --offset, or --event-id")
     if event_id is None and (partition is None or offset is None):
         raise ConfigError("--partition and --offset belong together")
-    settings = load_settings(config)
+    settings = load_settings(config, insecure=insecure)
     configure_logging(settings.log.format, "warning")
     bundle = load_bundle(
         model or settings.model.path,
@@ -58,6 +60,7 @@ def explain(
     )
     begin = None if around is None else milliseconds("--around", around)
     limit = seconds("--within", within)
+    require_brokers(settings)
     with (
         log_faults(),
         progress() as steps,

@@ -15,6 +15,7 @@ from consumer.adapters.label_log import fold_labels
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.message_columns import as_records
 from consumer.adapters.topics import too_wide
+from consumer.cli_brokers import require_brokers
 from consumer.cli_options import seconds
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.avro_program import Column
@@ -46,6 +47,7 @@ class HistoryOptions:
 
     source: str
     config: Path | None
+    insecure: bool
     payments: Path | None
     labels: Path | None
     label_delay: str
@@ -79,7 +81,9 @@ def _history(
             except UnreadableError as error:
                 raise ConfigError(str(error)) from error
         case "topics":
-            return _from_topics(load_settings(options.config), feature_sets, frauds)
+            settings = load_settings(options.config, insecure=options.insecure)
+            require_brokers(settings)
+            return _from_topics(settings, feature_sets, frauds)
     raise ConfigError(f"--from: {options.source!r} is none of handbook, parquet, topics")
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.adapters.model_bundle import load_bundle
-from consumer.cli_options import ConfigOption, milliseconds
+from consumer.cli_brokers import require_brokers
+from consumer.cli_options import ConfigOption, InsecureOption, milliseconds
 from consumer.cli_progress import progress
 from consumer.log_fold import log_faults
 from consumer.replay import Replay, Wanted
@@ -26,6 +27,7 @@ def replay(
     out: Annotated[Path, typer.Option(help="Folder of the answers; a rerun goes on in it.")],
     *,
     config: ConfigOption = None,
+    insecure: InsecureOption = False,
     begin: Annotated[
         str | None,
         typer.Option("--from", help="First record's Kafka timestamp, ISO 8601, UTC; else all."),
@@ -44,7 +46,7 @@ def replay(
 
     It reads by offset beside the group: live topics and the group's offsets stay as they are.
     """
-    settings = load_settings(config)
+    settings = load_settings(config, insecure=insecure)
     configure_logging(settings.log.format, "warning")
     bundle = load_bundle(
         model, allow_pickle=settings.model.allow_pickle, public_key=settings.model.public_key
@@ -54,6 +56,7 @@ def replay(
         None if end is None else milliseconds("--to", end),
         out, to_topic, rate,
     )  # fmt: skip
+    require_brokers(settings)
     with (
         log_faults(),
         progress() as steps,

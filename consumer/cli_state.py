@@ -22,7 +22,8 @@ from consumer.adapters.log_source import Stretch
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.snapshots import SnapshotStore, Stored
 from consumer.assembly import Parts, assemble, snapshot_store, state_contract
-from consumer.cli_options import ConfigOption
+from consumer.cli_brokers import require_brokers
+from consumer.cli_options import ConfigOption, InsecureOption
 from consumer.cli_progress import Steps, answer_console, progress
 from consumer.core.contents import contents_of, differences
 from consumer.core.feature_sets import Key
@@ -60,14 +61,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 
 @state.command()
 def inspect(
-    config: ConfigOption = None, partition: PartitionOption = None, *, json: JsonOption = False
+    config: ConfigOption = None,
+    partition: PartitionOption = None,
+    *,
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
 ) -> None:
     """
     List the snapshots, the newest first, and read each to its end. Needs no broker.
 
     Exit code 1: at least one is of no use to this configuration and model.
     """
-    shelf = _Shelf(config)
+    shelf = _Shelf(load_settings(config, insecure=insecure))
     rows = [shelf.read(stored)[0] for stored in shelf.stored(partition)]
     _print(rows, json=json)
     if any(row["refused"] for row in rows):
@@ -76,28 +81,34 @@ def inspect(
 
 @state.command()
 def verify(
-    config: ConfigOption = None, partition: PartitionOption = None, *, json: JsonOption = False
+    config: ConfigOption = None,
+    partition: PartitionOption = None,
+    *,
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
 ) -> None:
     """
     Fold the log up to each partition's newest snapshot, and compare what the two hold.
 
     Exit code 1: a snapshot is damaged or differs, or the log does not reach far enough back.
     """
+    settings = load_settings(config, insecure=insecure)
     with log_faults(), progress() as steps:
-        rows = compared_with_log(config, partition, steps)
+        rows = compared_with_log(settings, partition, steps)
     _print(rows, json=json)
     if any(row["refused"] or row.get("differences") for row in rows):
         raise typer.Exit(EXIT_DIFFERS)
 
 
 def compared_with_log(
-    config: Path | None, partition: int | None, steps: Steps
+    settings: Settings, partition: int | None, steps: Steps
 ) -> list[dict[str, Any]]:
     """
     Return what `verify` shows of each partition's newest snapshot; `refused` and `differences` are
     empty where it is equal to the log. Raises ConfigError where there is none, KafkaException.
     """
-    shelf = _Shelf(config)
+    shelf = _Shelf(settings)
+    require_brokers(settings)
     rows = []
     with closing(_Folder(shelf, steps)) as folder:
         for stored in shelf.newest(partition):
@@ -113,6 +124,8 @@ def export(
     out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
     config: ConfigOption = None,
     partition: PartitionOption = None,
+    *,
+    insecure: InsecureOption = False,
 ) -> None:
     """
     Write the payments that the newest snapshots hold to a Parquet file: key, hash of the card or
@@ -121,7 +134,7 @@ def export(
     The older payments of a hot card are known by the hour: such a row has the time when the hour
     began, the sum of the amounts, how many payments they are, and no fingerprint.
     """
-    shelf = _Shelf(config)
+    shelf = _Shelf(load_settings(config, insecure=insecure))
     draft = out.with_name(f".{out.name}.part")
     try:
         count = _export(shelf, partition, draft)
@@ -150,9 +163,9 @@ def _export(shelf: "_Shelf", partition: int | None, out: Path) -> int:
 class _Shelf:
     """The snapshots of one configuration."""
 
-    def __init__(self, config: Path | None) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Raises ConfigError, also where no snapshots are kept."""
-        self.settings: Settings = load_settings(config)
+        self.settings = settings
         configure_logging(self.settings.log.format, "warning")
         store = snapshot_store(self.settings)
         if store is None:

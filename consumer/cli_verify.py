@@ -1,7 +1,6 @@
 """`fraudstream verify`: holds topics and offsets against what the consumer promises."""
 
 import json as json_lines
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -9,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumer.cli_options import ConfigOption, milliseconds, seconds
+from consumer.cli_brokers import require_brokers
+from consumer.cli_options import ConfigOption, InsecureOption, milliseconds, seconds
 from consumer.cli_progress import Steps, answer_console, progress
 from consumer.cli_state import compared_with_log
 from consumer.errors import ConfigError
@@ -27,6 +27,7 @@ _SECONDS_AFTER_TIMEOUT: Final = 10.0
 def verify(
     config: ConfigOption = None,
     *,
+    insecure: InsecureOption = False,
     begin: Annotated[
         str | None,
         typer.Option("--from", help="First record's Kafka timestamp, ISO 8601, UTC; else all."),
@@ -66,7 +67,7 @@ def verify(
     Reads input and outputs beside the group, and changes nothing. Exit code 0: all that was
     checked holds, 65: an invariant is broken.
     """
-    settings = load_settings(config)
+    settings = load_settings(config, insecure=insecure)
     if guarantee not in {None, *_GUARANTEES}:
         raise ConfigError(f"--guarantee: {guarantee!r} is none of {', '.join(_GUARANTEES)}")
     scope = Scope(
@@ -77,9 +78,10 @@ def verify(
         wait_seconds=_wait_seconds(settings) if wait is None else seconds("--wait", wait),
         sample=sample,
     )
+    require_brokers(settings)
     with log_faults(), progress() as steps:
         report = verify_topics(settings, scope, steps)
-        _check_state(report.findings, settings, config, steps, asked=state)
+        _check_state(report.findings, settings, steps, asked=state)
     if json:
         typer.echo(json_lines.dumps(report.as_json()))
     else:
@@ -93,14 +95,12 @@ def _wait_seconds(settings: Settings) -> float:
     return timeout + _SECONDS_AFTER_TIMEOUT
 
 
-def _check_state(
-    findings: Findings, settings: Settings, config: Path | None, steps: Steps, *, asked: bool
-) -> None:
+def _check_state(findings: Findings, settings: Settings, steps: Steps, *, asked: bool) -> None:
     if not (asked and settings.state.url):
         findings.left_out("state", "left out" if settings.state.url else "state.url is empty")
         return
     try:
-        rows = compared_with_log(config, None, steps)
+        rows = compared_with_log(settings, None, steps)
     except ConfigError as error:  # no snapshot yet, or no bundle that could read one
         findings.left_out("state", error.faults[0])
         return

@@ -9,6 +9,7 @@ What can go wrong, named by what the caller does about it.
         PartitionsHeldError  and let these partitions wait: their dead letters have no place
       OutputRefusedError     an output itself is at fault: find its record
       FatalError             stop without committing (exit code 70)
+        DeniedError          ask the brokers which right was taken away, and say so (exit code 70)
         OutageError          the brokers stayed away too long (exit code 75)
 
 A record that no retry can score raises nothing: the step that refuses it says why in a column of
@@ -60,6 +61,14 @@ class OutputRefusedError(FraudstreamError):
 
 class FatalError(FraudstreamError):
     """Going on could lose or repeat records; only a new process can put it right."""
+
+
+class DeniedError(FatalError):
+    """The brokers refuse what we must be allowed; `resource` is the kind of thing, as ACLs say."""
+
+    def __init__(self, sentence: str, resource: str) -> None:
+        super().__init__(sentence)
+        self.resource = resource
 
 
 class OutageError(FatalError):

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -64,22 +64,33 @@ def exposures(properties: Mapping[str, str]) -> Iterator[str]:
     protocol = protocol_of(properties)
     if protocol not in _ENCRYPTED:
         yield (
-            f'kafka."security.protocol" is {protocol}, which sends payments and credentials in'
-            f" clear {where}: set it to ssl or sasl_ssl{_OTHERWISE}"
+            f"security.protocol is {protocol}, which sends payments and credentials in clear"
+            f" {where}: set it to ssl or sasl_ssl{_OTHERWISE}"
         )
     elif properties.get("enable.ssl.certificate.verification", "true").lower() in _NO:
         yield (
-            'kafka."enable.ssl.certificate.verification" is off, so anybody could pose as a broker'
+            "enable.ssl.certificate.verification is off, so anybody could pose as a broker"
             f" {where}: leave it out, and name the authority in ssl.ca.location{_OTHERWISE}"
         )
     elif properties.get("ssl.endpoint.identification.algorithm", "https").lower() == "none":
         yield (
-            'kafka."ssl.endpoint.identification.algorithm" is none, so any host with a certificate'
-            f" could pose as a broker {where}: leave it out{_OTHERWISE}"
+            "ssl.endpoint.identification.algorithm is none, so any host with a certificate could"
+            f" pose as a broker {where}: leave it out{_OTHERWISE}"
         )
 
 
-_OTHERWISE: Final = "; or allow it knowingly, with security.insecure = true or run --insecure"
+_OTHERWISE: Final = "; or allow it knowingly, with --insecure or security.insecure"
+
+
+def announced_exposures(
+    properties: Mapping[str, str], brokers: Iterable[tuple[str, int]]
+) -> Iterator[str]:
+    """
+    Yield the same of the brokers (host, port) that those given name to go on with: what was given
+    may be loopback, a tunnel say.
+    """
+    addresses = ",".join(f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h, port in brokers)
+    yield from exposures({**properties, "bootstrap.servers": addresses, "metadata.broker.list": ""})
 
 
 def protocol_of(properties: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 import schemas
@@ -94,6 +95,11 @@ class Security(_Section):
 
     insecure: bool = Field(
         default=False, description="Reach brokers beyond this machine without verified TLS."
+    )
+    core_dumps: bool = Field(
+        default=False,
+        description="Let the process leave core dumps, and others of its user look into it: both"
+        " show payments and secrets.",
     )
     secrets_dir: str = Field(
         "",
@@ -297,13 +303,31 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
 
 
-class Settings(BaseSettings):
-    """The whole configuration: a TOML file, and over it the environment."""
-
+class _FileAndEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True,
         hide_input_in_errors=True,
     )  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+
+class _ModelAlone(_FileAndEnvironment):
+    model: Model = Model()
+
+
+class Settings(_FileAndEnvironment):
+    """The whole configuration: a TOML file, and over it the environment."""
 
     kafka: dict[str, str] = Field(
         default_factory=dict,
@@ -325,18 +349,6 @@ class Settings(BaseSettings):
     http: Http = Http()
     lag: Lag = Lag()
     log: Log = Log()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file."""
-        return env_settings, init_settings
 
     @model_validator(mode="before")
     @classmethod
@@ -423,7 +435,7 @@ class Settings(BaseSettings):
 
     def _open_to_others(self) -> Iterator[str]:
         if not self.security.insecure:
-            yield from exposures(self.kafka)
+            yield from (f"kafka: {sentence}" for sentence in exposures(self.kafka))
         if has_password(self.state.url):
             yield (
                 "state.url holds a password, and URLs end up in logs: give it by the variables or"
@@ -458,6 +470,8 @@ def load_settings(path: Path | None, *, insecure: bool = False) -> Settings:
     faults = [*_unknown_keys(document), *_unknown_variables(os.environ)]
     try:
         settings = Settings(**document)
+    except SettingsError as error:  # a section in one variable, which is told to be unknown
+        raise ConfigError(faults or [str(error)]) from error
     except pydantic.ValidationError as error:
         faults += [
             _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
@@ -471,6 +485,28 @@ def load_settings(path: Path | None, *, insecure: bool = False) -> Settings:
     if faults:
         raise ConfigError(faults)
     return settings
+
+
+def load_model_settings(path: Path | None) -> Model:
+    """
+    Read the section of the model alone, for who loads bundles and needs no broker.
+
+    Raises ConfigError with every fault of it, and every unknown key or variable.
+    """
+    document = {} if path is None else _read_toml(path)
+    faults = [*_unknown_keys(document), *_unknown_variables(os.environ)]
+    try:
+        model = _ModelAlone(**{key: document[key] for key in document.keys() & {"model"}}).model
+    except SettingsError as error:  # a section in one variable, which is told to be unknown
+        raise ConfigError(faults or [str(error)]) from error
+    except pydantic.ValidationError as error:
+        faults += [
+            _sentence(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
+        ]
+        raise ConfigError(faults) from error
+    if faults:
+        raise ConfigError(faults)
+    return model
 
 
 def _contradictions_among(document: Mapping[str, Any]) -> list[str]:

@@ -339,10 +339,13 @@ class Telemetry:
         if refused:
             self._log.warning("labels_refused", count=refused)
 
-    def labels_stale(self, *, stale: bool) -> None:
-        """The label topic's end is out of reach, or within it again."""
-        self.metrics.labels_stale.set(stale)
-        self._log.warning("labels_stale") if stale else self._log.info("labels_caught_up")
+    def labels_stale(self, cause: str | None) -> None:
+        """The label topic's end is out of reach for a cause, or, with none, within it again."""
+        self.metrics.labels_stale.set(cause is not None)
+        if cause is None:
+            self._log.info("labels_caught_up")
+        else:
+            self._log.warning("labels_stale", cause=cause)
 
     def lag_measured(self, lags: list[Lag]) -> None:
         """Lag is known for these partitions, and for no others."""

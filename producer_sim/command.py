@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
+from consumer.kafka_properties import exposures
 from producer_sim.errors import SimulationError
 from producer_sim.labels import parse_law
 from producer_sim.pace import parse_speed
@@ -45,6 +46,14 @@ Address = Annotated[
 PropertiesFile = Annotated[
     Path | None,
     typer.Option("--command-config", help="Kafka client properties, a file of key=value lines."),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="FRAUDSTREAM_SECURITY__INSECURE",
+        help="Brokers beyond this machine without verified TLS.",
+    ),
 ]
 Topic = Annotated[str, typer.Option("--topic", help="Where payments go, keyed by card.")]
 LabelsTopic = Annotated[
@@ -116,6 +125,7 @@ def simulate(  # noqa: PLR0913  # one parameter per option
     scenario: ScenarioName = Scenario.HANDBOOK,
     bootstrap_servers: Address = None,
     command_config: PropertiesFile = None,
+    insecure: Insecure = False,
     topic: Topic = "transactions.raw",
     labels_topic: LabelsTopic = "fraud.labels",
     labels: Law = "exactly:7d",
@@ -134,7 +144,8 @@ def simulate(  # noqa: PLR0913  # one parameter per option
     if (max_unread is None) != (group is None):
         raise typer.BadParameter("--max-unread and --group need each other")
     options = Options(
-        properties=_properties(bootstrap_servers, command_config),
+        properties=_properties(bootstrap_servers, command_config, insecure=insecure),
+        insecure=insecure,
         topic=topic,
         labels_topic=labels_topic,
         law=_parsed("--labels", parse_law, labels),
@@ -173,7 +184,7 @@ def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
         raise typer.BadParameter(str(error), param_hint=option) from error
 
 
-def _properties(bootstrap_servers: str | None, file: Path | None) -> Properties:
+def _properties(bootstrap_servers: str | None, file: Path | None, *, insecure: bool) -> Properties:
     properties: Properties = {"client.id": "fraudstream-simulate"}
     if file is not None:
         properties |= _parsed(
@@ -186,6 +197,8 @@ def _properties(bootstrap_servers: str | None, file: Path | None) -> Properties:
             "no broker is named: give --bootstrap-servers or set "
             "FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS"
         )
+    if not insecure and (faults := list(exposures(properties))):
+        raise typer.BadParameter("; ".join(faults), param_hint="--command-config")
     return properties
 
 
@@ -218,4 +231,4 @@ def _simulate(options: Options, console: Console) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

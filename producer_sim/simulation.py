@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from consumer.kafka_properties import announced_exposures
 from producer_sim import handbook
 from producer_sim.errors import SimulationError
 from producer_sim.events import TransactionWriter, event_times, row_of
@@ -48,6 +49,8 @@ class Options:
 
     properties: Properties
     """Kafka client properties, bootstrap.servers among them."""
+    insecure: bool = False
+    """Whether brokers beyond loopback may be reached without verified TLS."""
     topic: str = "transactions.raw"
     labels_topic: str = "fraud.labels"
     law: DelayLaw = field(default_factory=lambda: Exactly(7))
@@ -89,6 +92,7 @@ def run(
     """
     with ExitStack() as stack:
         topics = stack.enter_context(Topics(options.properties))
+        _require_trust(options, topics)
         payments, labels = _series(options, topics)
         payments_left, labels_left = _left(payments, labels, options.if_held, topics)
         payment_topic = TopicProducer(options.properties, payments.topic, _PAYMENTS_LINGER_MS)
@@ -110,6 +114,13 @@ def run(
         unacknowledged=payment_topic.unacknowledged() + label_topic.unacknowledged(),
         next_time=status.next_time,
     )
+
+
+def _require_trust(options: Options, topics: Topics) -> None:
+    """Raise SimulationError where the brokers name others to go on with in clear."""
+    faults = list(announced_exposures(options.properties, topics.brokers()))
+    if faults and not options.insecure:
+        raise SimulationError("; ".join(faults))
 
 
 def _series(options: Options, topics: Topics) -> tuple[Series, Series]:

@@ -58,6 +58,11 @@ class Topics:
     ) -> None:
         self._consumer.close()
 
+    def brokers(self) -> list[tuple[str, int]]:
+        """Return host and port of each broker, as the brokers themselves name them."""
+        found = self._ask(lambda: self._consumer.list_topics(timeout=_ANSWER_SECONDS))
+        return [(broker.host, broker.port) for broker in found.brokers.values()]
+
     def partition_count(self, topic: str) -> int:
         """Return how many partitions the topic has; SimulationError where there is no topic."""
         # All topics are listed, as asking for one could create it.

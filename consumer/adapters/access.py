@@ -1,9 +1,11 @@
 """
-What the brokers let us do, asked at start: what is missing is named with the ACL that gives it.
+What the brokers let us do, asked at start and when they refuse something later: what is missing is
+named with the ACL that gives it.
 """
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,19 +18,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, 
 from cryptography import x509
 
 from consumer.adapters import kafka_clients
-from consumer.adapters.kafka_errors import kafka_error
-from consumer.errors import ConfigError
-from consumer.kafka_properties import exposures, protocol_of
+from consumer.adapters.kafka_errors import is_denial, kafka_error
+from consumer.errors import ConfigError, DeniedError, FatalError
+from consumer.kafka_properties import announced_exposures, protocol_of
 from consumer.settings import Settings
 
 _METADATA_SECONDS: Final = 2.0
 _REQUEST_SECONDS: Final = 5.0
-_DENIED: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)  # fmt: skip
 _NOT_THERE: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND}
 )  # fmt: skip
@@ -80,37 +76,71 @@ def require_access(settings: Settings) -> None:
     """
     Return when the brokers know us and let us read and write all that we must.
 
-    A right to transactions cannot be asked for: `denied_transactions` names it when it is refused.
+    A right to transactions cannot be asked for; `transactions_required` names it if it is refused.
     A broker that tells no rights, as librdkafka's in-process cluster, is taken at its word.
 
-    Raises ConfigError with a sentence for each ACL that is missing, or that says why a broker and
-    we do not trust each other; and KafkaException when no broker answers.
+    Raises ConfigError with a sentence for each ACL that is missing, and what `require_trust` does.
     """
-    refusals: list[KafkaError] = []
-    config = kafka_clients.admin_config(settings) | {"error_cb": refusals.append}
-    admin = AdminClient(config)
-    try:
-        brokers = admin.list_topics(timeout=_METADATA_SECONDS).brokers.values()
-    except KafkaException:
-        admin.poll(0)  # which calls error_cb
-        if faults := list(_mistrust(refusals)):
-            raise ConfigError(faults) from None
-        raise
-    addresses = ",".join(f"[{broker.host}]:{broker.port}" for broker in brokers)
-    # What was given may be loopback, a tunnel say, and the brokers name others to go on with.
-    announced = settings.kafka | {"bootstrap.servers": addresses, "metadata.broker.list": ""}
-    if not settings.security.insecure and (faults := list(exposures(announced))):
-        raise ConfigError(faults)
+    admin = require_trust(settings, _METADATA_SECONDS)
     if missing := list(_missing(admin, settings)):
         principal = _principal(settings.kafka)
         raise ConfigError([right.sentence(principal) for right in missing])
 
 
-def denied_transactions(settings: Settings, cause: BaseException | None) -> ConfigError | None:
-    """Return what to say if the cause of a fault is that we may not use our transactional ids."""
-    if not isinstance(cause, KafkaException) or kafka_error(cause).code() not in _DENIED:
-        return None
-    return ConfigError(_transactions(settings).sentence(_principal(settings.kafka)))
+def require_trust(settings: Settings, timeout_seconds: float) -> AdminClient:
+    """
+    Return a client of the brokers once they and we trust each other.
+
+    Raises ConfigError with a sentence that says why we do not, or that they name others beyond
+    loopback to go on with in clear; and KafkaException when no broker answers.
+    """
+    refusals: list[KafkaError] = []
+    config = kafka_clients.admin_config(settings) | {"error_cb": refusals.append}
+    admin = AdminClient(config)
+    try:
+        brokers = admin.list_topics(timeout=timeout_seconds).brokers.values()
+    except KafkaException:
+        admin.poll(0)  # which calls error_cb
+        if faults := list(_mistrust(refusals)):
+            raise ConfigError(faults) from None
+        raise
+    announced = [(str(broker.host), int(broker.port)) for broker in brokers]
+    faults = list(announced_exposures(settings.kafka, announced))
+    if faults and not settings.security.insecure:
+        raise ConfigError([f"kafka: {sentence}" for sentence in faults])
+    return admin
+
+
+@contextmanager
+def transactions_required(settings: Settings) -> Iterator[None]:
+    """Raise ConfigError with the ACL that is missing when our transactional ids are refused."""
+    try:
+        yield
+    except DeniedError as denied:
+        sentence = _transactions(settings).sentence(_principal(settings.kafka))
+        raise ConfigError(sentence) from denied
+
+
+@contextmanager
+def losses_named(settings: Settings) -> Iterator[None]:
+    """
+    Let FatalError say which ACLs are missing when a right is refused that we had at the start.
+
+    Where the brokers cannot tell, or give it again meanwhile, it says what they said first.
+    """
+    try:
+        yield
+    except DeniedError as denied:
+        raise FatalError("\n".join([str(denied), *_lost(settings, denied)])) from denied
+
+
+def _lost(settings: Settings, denied: DeniedError) -> Iterator[str]:
+    principal = _principal(settings.kafka)
+    if denied.resource == "transactional-id":
+        yield _transactions(settings).sentence(principal)
+    with suppress(KafkaException):
+        admin = AdminClient(kafka_clients.admin_config(settings))
+        yield from [right.sentence(principal) for right in _missing(admin, settings)]
 
 
 def _transactions(settings: Settings) -> Right:
@@ -148,10 +178,10 @@ def _allowed(description: "Future[Any]") -> frozenset[AclOperation] | None:
     except TimeoutError as error:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
     except KafkaException as exception:
-        code = kafka_error(exception).code()
-        if code in _DENIED:
+        fault = kafka_error(exception)
+        if is_denial(fault):
             return frozenset()
-        if code in _NOT_THERE:
+        if fault.code() in _NOT_THERE:
             return None
         raise
     return frozenset(operations) if operations else None

@@ -1,9 +1,12 @@
 """KafkaError -> what the caller does about it: one table."""
 
 from enum import Enum, auto
+from types import MappingProxyType
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
+
+from consumer.errors import DeniedError, FatalError
 
 
 class Consequence(Enum):
@@ -44,6 +47,13 @@ _ASSIGNMENT_LOST: Final = frozenset(
         KafkaError._ASSIGNMENT_LOST, KafkaError._MAX_POLL_EXCEEDED,
     }
 )  # fmt: skip
+_DENIED: Final = MappingProxyType(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+        KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional-id",
+    }
+)
 _OUTPUT_REFUSED: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}
 )
@@ -55,9 +65,10 @@ def consequence(error: KafkaError) -> Consequence:
 
     The table decides where it knows the code: an error made from a plain code answers False to
     retriable() even for a lost connection. A transaction that has to be aborted may be tried again.
-    Whatever nobody placed is fatal, as rdkafka.h advises.
+    Whatever nobody placed is fatal, as rdkafka.h advises; and so is a right that we lack, even
+    where the client would abort the transaction and go on.
     """
-    if error.fatal():
+    if error.fatal() or is_denial(error):
         return Consequence.FATAL
     for codes, follows in (
         (_ASSIGNMENT_LOST, Consequence.ASSIGNMENT_LOST),
@@ -68,6 +79,19 @@ def consequence(error: KafkaError) -> Consequence:
             return follows
     may_go_on = error.retriable() or error.txn_requires_abort()
     return Consequence.RETRY if may_go_on else Consequence.FATAL
+
+
+def is_denial(error: KafkaError) -> bool:
+    """Say whether an ACL is missing."""
+    return error.code() in _DENIED
+
+
+def fatal(sentence: str, error: KafkaError) -> FatalError:
+    """Return what to raise for an error that ends the process: DeniedError where an ACL is."""
+    text = f"{sentence}: {error.str()}"
+    if is_denial(error):
+        return DeniedError(text, _DENIED[error.code()])
+    return FatalError(text)
 
 
 def kafka_error(exception: KafkaException) -> KafkaError:

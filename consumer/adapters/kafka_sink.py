@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.errors import (
     AssignmentLostError,
     BatchAbortedError,
@@ -278,9 +278,7 @@ class ExactlyOnceSink:
         """Wait a moment after an error that time may heal; raise for any other."""
         error = kafka_error(exception)
         if consequence(error) is not Consequence.RETRY:
-            raise FatalError(
-                f"the transaction coordinator refuses us: {error.str()}"
-            ) from exception
+            raise fatal("the transaction coordinator refuses us", error) from exception
         if time.monotonic() > deadline:
             raise OutageError(self._outage_limit) from exception
         time.sleep(_RETRY_SECONDS)
@@ -373,4 +371,4 @@ def consequent(error: KafkaError, topic: str = "") -> Exception:
             return OutputRefusedError(error.name(), topic)
         case Consequence.RETRY:
             return BatchAbortedError(error.name())
-    return FatalError(f"the outputs cannot be published: {error.str()}")
+    return fatal("the outputs cannot be published", error)

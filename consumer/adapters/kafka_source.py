@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
-from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.adapters.message_columns import as_records
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits, Limit
@@ -250,7 +250,7 @@ class KafkaSource:
             self._seek(partition, owned.position)  # the same, told after the partition began
             return True
         if consequence(error) is Consequence.FATAL:
-            raise FatalError(f"the group consumer cannot go on: {error.str()}")
+            raise fatal("the group consumer cannot go on", error)
         self._telemetry.client_error("group", error.name(), error.str())
         return True
 
@@ -296,9 +296,10 @@ class KafkaSource:
                 for partition, owned in new.items()
             }
         except KafkaException as exception:
-            if consequence(kafka_error(exception)) is Consequence.RETRY:
+            error = kafka_error(exception)
+            if consequence(error) is Consequence.RETRY:
                 return  # they stay paused, and the next poll asks again
-            raise FatalError(f"committed offsets cannot be read: {exception}") from exception
+            raise fatal("committed offsets cannot be read", error) from exception
         for partition, plan in plans.items():
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again

@@ -6,6 +6,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place
+from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.log_reader import LogReader
 from consumer.core.batch import LabelsKnown
 from consumer.core.labels import TerminalFrauds
@@ -67,15 +68,16 @@ class LabelFeed:
         """
         wait = min(_STALE_WAIT_SECONDS, self._max_wait) if self._stale else self._max_wait
         deadline = time.monotonic() + wait
-        reached = False
+        reached, cause = False, "it is read no faster"
         while not reached and time.monotonic() < deadline:
             try:
                 reached = self._reached_end(deadline)
-            except KafkaException:
+            except KafkaException as exception:
+                cause = kafka_error(exception).str()
                 time.sleep(_RETRY_SECONDS)  # the brokers may come back in time
         if reached is self._stale:
             self._stale = not reached
-            self._telemetry.labels_stale(stale=self._stale)
+            self._telemetry.labels_stale(cause if self._stale else None)
         offsets = tuple(self._next_offsets[partition] for partition in sorted(self._next_offsets))
         return LabelsKnown(offsets, stale=self._stale)
 

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_clients import place
-from consumer.adapters.kafka_errors import Consequence, consequence
+from consumer.adapters.kafka_errors import Consequence, consequence, is_denial, kafka_error
 
 _EARLIEST: Final = -2
 _LATEST: Final = -1
@@ -33,11 +32,16 @@ class LogReader:
 
     def partitions(self, timeout_seconds: float) -> list[int]:
         """
-        Return the partitions of the topic, none when it does not exist. Raises KafkaException.
+        Return the partitions of the topic, none when it does not exist.
+
+        Raises KafkaException, which names the topic if it may not be read.
         """
         metadata = self._consumer.list_topics(self.topic, timeout=timeout_seconds)
         found = metadata.topics.get(self.topic)
         if found is None or found.error is not None:
+            if found is not None and is_denial(found.error):
+                denied = f"Read on topic {self.topic} is denied"
+                raise KafkaException(KafkaError(found.error.code(), denied))
             return []
         return sorted(found.partitions)
 
@@ -147,7 +151,7 @@ class LogReader:
         try:
             answered = self._ask(wanted, timeout)
         except KafkaException:
-            self._look_for_leaders(timeout)
+            self._look_at_topic(timeout)
             raise
         return {part.partition: part.offset for part in answered}
 
@@ -158,13 +162,18 @@ class LogReader:
                 raise KafkaException(part.error)
         return answered
 
-    def _look_for_leaders(self, timeout: float) -> None:
+    def _look_at_topic(self, timeout: float) -> None:
         """
         Ask who leads the partitions now: of what is not being fetched, librdkafka 2.16 remembers
         the leader that it knew, for minutes after that one has died.
+
+        Raises KafkaException if the topic may not be read, for which offsets are merely unknown.
         """
-        with suppress(KafkaException):
-            self._consumer.list_topics(self.topic, timeout=timeout)
+        try:
+            self.partitions(timeout)
+        except KafkaException as exception:
+            if is_denial(kafka_error(exception)):
+                raise
 
 
 def _is_passing(error: KafkaError | None) -> bool:

@@ -15,13 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     ResourcePatternType,
     ResourceType,
 )
+from typer.testing import CliRunner
 
+from consumer import cli
 from consumer.adapters.access import Right, require_access, rights
 from consumer.errors import ConfigError
 from consumer.settings import load_settings
@@ -179,6 +182,11 @@ def refused_start(scene: Scene, **properties: Any) -> list[str]:
     """Start with these properties; return the sentences that the start is refused with."""
     instance = scene.start(kafka=properties)
     assert instance.wait(90) == 78, instance.tail()
+    return said_at_end(instance)
+
+
+def said_at_end(instance: Instance) -> list[str]:
+    """Return the sentences that it ended with, and no traceback."""
     own = instance.lines()[instance._began :]
     assert not [line for line in own if line.startswith("Traceback")]
     return [line.removeprefix("fraudstream: ") for line in own if line[:12] == "fraudstream:"]
@@ -337,6 +345,46 @@ def test_each_missing_right_is_named_at_start(guarded, scene, scram):
     assert len(least) == 6 + scene.exactly_once
 
 
+@pytest.mark.parametrize("guarantee", LACKING)
+def test_a_right_that_is_taken_away_later_is_named_too(guarded, scene, scram):
+    """
+    With exit code 70 and the sentence that a start would say. Given back, the next process goes
+    on, and nothing is lost or repeated.
+    """
+    least = [right for right in needed(scene, scram) if right.name != scene.topics.labels]
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+
+    with scene.feed(200, refused_every=20):
+        for right in least if SLOW else [least[1], *least[4:]]:
+            consumer = scene.start(kafka=scram.properties)
+            consumer.go_on(20)
+            guarded.forbid([binding(right, scram.principal)])
+            assert consumer.wait(60) == 70, consumer.tail()
+            assert said_at_end(consumer)[1:] == [right.sentence(scram.principal)], right
+            guarded.allow([binding(right, scram.principal)])
+        scene.start(kafka=scram.properties).go_on(20)
+    scene.wait_done()
+
+    assert check(scene.history()) == []
+
+
+def test_labels_that_may_not_be_read_any_more_are_stale_and_payments_go_on(guarded, scene, scram):
+    """The log names the right; given back, the labels are caught up with."""
+    labels = Right("Read", "topic", scene.topics.labels)
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+    consumer = scene.start(kafka=scram.properties, labels={"max_wait": "500ms"})
+
+    with scene.feed(100):
+        consumer.go_on(20)
+        guarded.forbid([binding(labels, scram.principal)])
+        [stale] = eventually(lambda: consumer.events("labels_stale"), 30, consumer.tail)
+        assert stale["cause"] == f"Read on topic {labels.name} is denied"
+        consumer.go_on(20)
+        guarded.allow([binding(labels, scram.principal)])
+        eventually(lambda: consumer.events("labels_caught_up"), 30, consumer.tail)
+    scene.wait_done()
+
+
 def test_all_that_is_missing_is_named_at_once(guarded, scene, mtls):
     """By whom the broker takes the client for, even if that is a certificate."""
     said = refused_start(scene, **mtls.properties)
@@ -381,9 +429,25 @@ def test_those_who_do_not_trust_each_other_do_not_connect(guarded, scene, scram,
         assert SECRET not in said
 
 
+READING = (
+    "topics", "tail alerts", "verify", "explain --partition 0 --offset 0", "dead-letters list",
+    "train --begin 2018-07-01 --end 2018-07-08",
+)  # fmt: skip
+
+
 def test_a_loopback_address_may_not_lead_elsewhere_in_clear(guarded, scene):
     """The near end of a tunnel is here, and the brokers that it leads to are not."""
-    [said] = refusal(scene, **{"bootstrap.servers": guarded.addresses["TUNNEL"]})
+    address = guarded.addresses["TUNNEL"]
+    [said] = refusal(scene, **{"bootstrap.servers": address})
 
     assert FAR_BROKER in said
     assert "--insecure" in said
+    config = scene.config("one", kafka={"bootstrap.servers": address})
+    for command in READING:
+        asked = CliRunner().invoke(cli.app, [*command.split(), "--config", str(config)])
+        assert asked.exit_code == 78, asked.output
+        assert asked.stderr.splitlines()[-1] == f"fraudstream: {said}"
+    asked = CliRunner().invoke(cli.app, ["simulate", "--bootstrap-servers", address])
+    assert asked.exit_code == 1
+    assert FAR_BROKER in asked.stderr
+    structlog.reset_defaults()  # the commands log to a stream that is closed by now

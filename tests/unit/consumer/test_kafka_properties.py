@@ -5,6 +5,7 @@ import pytest
 from consumer.errors import ConfigError
 from consumer.kafka_properties import (
     KafkaProperties,
+    announced_exposures,
     exposures,
     has_password,
     is_loopback,
@@ -72,6 +73,17 @@ def test_a_second_name_of_the_address_is_no_way_around():
     properties = {"bootstrap.servers": "localhost", "metadata.broker.list": "kafka:9092"}
 
     assert "kafka:9092" in next(exposures(properties))
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "2001:db8::1", "kafka"])
+def test_brokers_that_others_name_are_judged_alike(host):
+    """What was given is loopback; the sentence names those that are not."""
+    properties = {"bootstrap.servers": "localhost", "metadata.broker.list": "localhost"}
+
+    [sentence] = announced_exposures(properties, [("::1", 9092), (host, 9093)])
+
+    assert f"to {f'[{host}]' if ':' in host else host}:9093: set it" in sentence
+    assert list(announced_exposures(properties, [("::1", 9092), ("127.0.0.1", 9093)])) == []
 
 
 @pytest.mark.parametrize(

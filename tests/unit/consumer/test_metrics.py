@@ -11,6 +11,7 @@ from consumer.records import Status
 BASE_UNITS = ("seconds", "bytes", "messages", "ratio", "total", "info", "partitions", "cards")
 UNITLESS = {
     "partition_paused",
+    "partitioners_mixed",
     "committed_offset",
     "partition_last_stable_offset",
     "ready",

@@ -1,4 +1,5 @@
 import os
+import traceback
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from consumer.settings import (
     Settings,
     documented_keys,
     duration_text,
+    load_model_settings,
     load_settings,
     parse_duration,
 )
@@ -403,3 +405,16 @@ def test_defaults_are_shown_as_they_would_be_written():
     assert shown["batch.max_wait"] == "10ms"
     assert shown["windows.grace"] == "1d"
     assert shown["model.allow_pickle"] == "false"
+
+
+@pytest.mark.parametrize("value", ["canary-3f9c1d", '{"sasl.password": "canary-3f9c1d"', "{}"])
+@pytest.mark.parametrize("section", ["KAFKA", "MODEL"])
+@pytest.mark.parametrize("load", [load_settings, load_model_settings])
+def test_a_section_in_one_variable_is_unknown(load, section, value, monkeypatch):
+    """Whether it can be parsed or not, and its value is not quoted."""
+    monkeypatch.setenv(f"FRAUDSTREAM_{section}", value)
+
+    with pytest.raises(ConfigError, match=f"unknown variable FRAUDSTREAM_{section}") as caught:
+        load(None)
+
+    assert "canary" not in "".join(traceback.format_exception(caught.value))

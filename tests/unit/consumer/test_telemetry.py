@@ -207,7 +207,7 @@ def test_rebalances_are_counted_by_what_happened(watched, event):
 def test_labels_are_counted_as_they_are_read(watched):
     """The unreadable and the late ones among them."""
     watched.telemetry.labels_read(10, 2, 3, 1_000.5)
-    watched.telemetry.labels_stale(stale=True)
+    watched.telemetry.labels_stale("no broker")
 
     assert watched.value("labels_read_total") == 10
     assert watched.value("labels_refused_total") == 2

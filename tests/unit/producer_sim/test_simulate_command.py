@@ -21,6 +21,7 @@ def command() -> Typer:
     ("arguments", "said"),
     [
         ([], "no broker is named"),
+        (["--bootstrap-servers", "kafka:9092"], "in clear to kafka:9092"),
         ([*ADDRESS, "--speed", "fast"], "not a speed"),
         ([*ADDRESS, "--rate", "0"], "--rate"),
         ([*ADDRESS, "--labels", "exactly:0d"], "not a delay law"),

@@ -1,7 +1,8 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.adapters.kafka_errors import Consequence, consequence, kafka_error
+from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
+from consumer.errors import DeniedError
 
 RETRY, LOST, REFUSED, FATAL = (
     Consequence.RETRY, Consequence.ASSIGNMENT_LOST, Consequence.OUTPUT_REFUSED, Consequence.FATAL,
@@ -105,6 +106,19 @@ def test_a_retriable_flag_does_not_win_over_the_table():
     error = KafkaError(KafkaError.ILLEGAL_GENERATION, "again", retriable=True)
 
     assert consequence(error) is Consequence.ASSIGNMENT_LOST
+
+
+@pytest.mark.parametrize("name", ["TOPIC", "GROUP", "TRANSACTIONAL_ID"])
+def test_a_missing_right_ends_the_process_even_where_an_abort_would_do(name):
+    """librdkafka aborts the transaction, and would for ever; what is missing can be asked for."""
+    code = getattr(KafkaError, f"{name}_AUTHORIZATION_FAILED")
+    error = KafkaError(code, "denied", txn_requires_abort=True)
+
+    assert consequence(error) is Consequence.FATAL
+    denied = fatal("it cannot go on", error)
+    assert isinstance(denied, DeniedError)
+    assert denied.resource == name.lower().replace("_", "-")
+    assert str(denied) == "it cannot go on: denied"
 
 
 def test_the_error_is_taken_out_of_its_exception():

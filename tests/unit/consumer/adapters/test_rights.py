@@ -4,7 +4,16 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation
 
-from consumer.adapters.access import Right, _allowed, _mistrust, _principal, denied_transactions
+from consumer.adapters import access
+from consumer.adapters.access import (
+    Right,
+    _allowed,
+    _mistrust,
+    _principal,
+    losses_named,
+    transactions_required,
+)
+from consumer.errors import ConfigError, DeniedError, FatalError
 from consumer.settings import Settings
 
 SASL = {"security.protocol": "SASL_SSL", "sasl.username": "scorer"}
@@ -97,11 +106,41 @@ def test_only_what_waiting_does_not_mend_is_refused(code, text, said):
     assert all(said in sentence and text in sentence for sentence in sentences)
 
 
-def test_only_a_denied_transaction_is_a_missing_acl():
-    """Another fault of the coordinator stays what it is."""
-    settings = Settings(kafka={"bootstrap.servers": "localhost", "group.id": "g"})
-    denied = KafkaException(KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
+SETTINGS = Settings(kafka={"bootstrap.servers": "127.0.0.1:1", "group.id": "g"})
 
-    assert "--transactional-id g- " in str(denied_transactions(settings, denied))
-    assert denied_transactions(settings, KafkaException(KafkaError(KafkaError._FENCED))) is None
-    assert denied_transactions(settings, None) is None
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (DeniedError("refused", "transactional-id"), ConfigError, "--transactional-id g- "),
+        (FatalError("fenced"), FatalError, "fenced"),
+    ],
+)
+def test_only_a_denied_transaction_is_a_missing_acl(fault, kind, said):
+    """Another fault of the coordinator stays what it is."""
+    with pytest.raises(kind, match=said), transactions_required(SETTINGS):
+        raise fault
+
+
+@pytest.mark.parametrize("resource", ["topic", "group"])
+def test_a_loss_that_brokers_cannot_name_is_told_as_they_told_it(resource, monkeypatch):
+    """None answers here: no right is called missing, and nothing else is raised."""
+    monkeypatch.setattr(access, "_REQUEST_SECONDS", 0.1)
+
+    with pytest.raises(FatalError) as caught, losses_named(SETTINGS):
+        raise DeniedError("the group consumer cannot go on: denied", resource)
+
+    assert str(caught.value) == "the group consumer cannot go on: denied"
+
+
+def test_a_lost_transactional_id_is_named_without_brokers(monkeypatch):
+    """They could not be asked for it anyway."""
+    monkeypatch.setattr(access, "_REQUEST_SECONDS", 0.1)
+
+    with (
+        pytest.raises(
+            FatalError, match="refused\nUser:ANONYMOUS lacks Write on transactional-id g-"
+        ),
+        losses_named(SETTINGS),
+    ):
+        raise DeniedError("refused", "transactional-id")
