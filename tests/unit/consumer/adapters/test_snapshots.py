@@ -75,6 +75,21 @@ def test_a_state_goes_on_from_what_was_written_of_it(store, state):
     assert (manifest.partition, manifest.next_offset, manifest.cold_until) == (3, 500, 7)
 
 
+def test_payments_and_alerts_that_come_again_are_known(store, state):
+    """A repeat counts once, and a card has one alert in a window, whoever was asked first."""
+    again = [payment(k, card_id=f"card-{k % 100}") for k in range(400, 500)]
+    in_time = np.zeros(len(again), np.bool_)
+    assert state.open_alerts(events_of(again, partitions=3), in_time).all()
+    state.settle()
+
+    _, restored = read(store, write(store, state))
+
+    assert restored.tables(3)["card"].payment_count == 500
+    assert set(observe(restored, again).totals["card"].counts[:, 0].tolist()) == {5}
+    assert restored.tables(3)["card"].payment_count == 500
+    assert not restored.open_alerts(events_of(again, partitions=3), in_time).any()
+
+
 def test_an_empty_state_is_a_state(store):
     """A partition of tombstones has one."""
     state = fresh()
