@@ -112,7 +112,7 @@ class Step:
 
     def __init__(self, cards: int) -> None:
         self.cards = cards
-        self.state = VelocityState(ARRIVAL_1.windows, grace=_DAY, alert_window=_DAY)
+        self.state = VelocityState(ARRIVAL_1.plan, grace=_DAY, alert_window=_DAY)
         self.state.begin(0)
         windows = self.state.tables(0)["card"]
         size = 1 << (2 * (cards + BATCH) - 1).bit_length()
@@ -155,6 +155,7 @@ def events_of(cards: Longs) -> Events:
         cards=_hashes_of(cards),
         terminals=_hashes_of(cards % 10_000),
         fingerprints=cards & kernel.FINGERPRINTS,
+        countries=zeros,
         text=Text((), np.zeros(1, np.uint8), nothing, nothing),
     )
 
