@@ -347,7 +347,7 @@ def _larger(table: Longs, row_words: int) -> Longs:
 
 def _slots(exact: int, parts: int) -> int:
     """Return how many slots parts of words need to be told apart: the kernel fills half of them."""
-    return 1 << (2 * parts * (1 + exact)).bit_length()
+    return 1 << (2 * (1 + parts) * (1 + exact)).bit_length()
 
 
 def spacious_tables(used: tuple[int, ...]) -> list[Longs]:

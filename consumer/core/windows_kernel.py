@@ -293,19 +293,22 @@ def _count_distinct(blocks, told, block, fill, apart, counts, i):
     """
     Count the distinct parts of the words of this payment and of those in the windows that end at
     the place given, `apart` of them at most: as many are told apart.
+
+    Most words come again as they are, so whole ones are looked for first, under their complements:
+    no part of a word looks like one.
     """
     words, own, masks, seen, distinct = told
     longest = distinct.shape[2] - 1
     size = 2
-    while size < 2 * masks.shape[0] * (1 + min(counts[i, longest], apart)):
+    while size < 2 * (1 + masks.shape[0]) * (1 + min(counts[i, longest], apart)):
         size *= 2
     stamp = seen[0] + 1
     seen[0] = stamp
+    _see(seen, size - 1, ~own[i], stamp)
     for f in range(masks.shape[0]):
         distinct[i, f, longest] = _see(seen, size - 1, own[i] & masks[f], stamp)
     row = block // BLOCK_WORDS
     done = 0
-    last = own[i]
     for w in range(longest + 1):
         while done < min(counts[i, w], apart):
             if fill == 0:
@@ -314,10 +317,9 @@ def _count_distinct(blocks, told, block, fill, apart, counts, i):
             fill -= 1
             done += 1
             word = words[row * ENTRIES + fill]
-            if word != last:
+            if _see(seen, size - 1, ~word, stamp) == 1:
                 for f in range(masks.shape[0]):
                     distinct[i, f, longest] += _see(seen, size - 1, word & masks[f], stamp)
-            last = word
         for f in range(masks.shape[0]):
             distinct[i, f, w] = distinct[i, f, longest]
 
@@ -674,8 +676,8 @@ def observe(
     caller grows them and calls again.
 
     told is None, or the table of words; the word of each payment, int64[n]; v masks of the parts of
-    a word; a table of int64[1 + 2 * slots], slots a power of two and 2 * v for each payment told
-    apart at least, zeros at first and then left alone; and distinct int64[n, v, d], which is filled
+    a word; a table of int64[1 + 2 * slots], slots a power of two and 2 * (1 + v) for each payment
+    told apart at least, zeros at first and then left alone; and distinct int64[n, v, d], which is filled
     for the d shortest windows. A part that is 0 is none. since may be None.
     """
     longest = windows[windows.shape[0] - 1]
