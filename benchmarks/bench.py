@@ -23,11 +23,18 @@ import fastavro
 from confluent_kafka import Consumer, TopicPartition
 
 import schemas
-from benchmarks.cards import SIZES, bytes_per_card, cost_of_a_hot_card, cost_of_cards
+from benchmarks.cards import (
+    SIZES,
+    bytes_per_card,
+    cost_of_a_hot_card,
+    cost_of_cards,
+    cost_of_sets,
+)
 from benchmarks.passes import BATCH, PARTITIONS, Cost, Ready, consumer_pass, floor_pass
 from benchmarks.snapshots import snapshot_figures
 from consumer.core.avro_decoder import AvroDecoder
 from consumer.core.decode import PAYMENT_COLUMNS
+from consumer.core.feature_sets import ARRIVAL_4
 from demo.outputs import ALERTS, DEAD_LETTERS, PREDICTIONS
 from tests.brokers import Rung, choose, open_broker
 
@@ -77,9 +84,11 @@ def main() -> None:
     print(f"measuring the feature step over up to {sizes[-1]:,} cards")
     result |= {
         "cards": _alone(partial(cost_of_cards, arguments.rounds, sizes)),
+        "feature_sets": _alone(partial(cost_of_sets, arguments.rounds)),
         "hot_card": _alone(partial(cost_of_a_hot_card, arguments.rounds)),
         "bytes_per_card": bytes_per_card(days=30),
         "bytes_per_card_after_75_days": bytes_per_card(days=75),
+        "bytes_per_card_arrival_4": bytes_per_card(days=30, feature_set=ARRIVAL_4),
     }
     most = min(sizes[-1], SNAPSHOT_CARDS)
     result |= _alone(partial(snapshot_figures, most, workload.values[:BATCH]))
@@ -211,14 +220,19 @@ def _print(result: dict[str, Any]) -> None:
     for size, cost in result["cards"].items():
         ratio = cost / result["cards"][fewest]
         print(f"feature step, {size:,} cards: {cost:.2f} us, {ratio:.2f} x that of {fewest:,}")
+    for name, cost in result["feature_sets"].items():
+        ratio = cost / result["feature_sets"]["arrival-1"]
+        print(f"feature step of {name}: {cost:.2f} us, {ratio:.2f} x that of arrival-1")
     hot = result["hot_card"]
     print(
         f"a card of 100,000 payments: {hot['by_the_hour']:.1f} us an event, the older ones by the"
-        f" hour; {hot['one_by_one']:.1f} us one by one"
+        f" hour; {hot['one_by_one']:.1f} us one by one; {hot['distinct']:.1f} us by the hour, with"
+        " terminals and countries counted"
     )
     print(
         f"state: {result['bytes_per_card']:,.0f} bytes a card at 78 payments in 30 days,"
-        f" {result['bytes_per_card_after_75_days']:,.0f} after 75 days of them"
+        f" {result['bytes_per_card_after_75_days']:,.0f} after 75 days of them;"
+        f" {result['bytes_per_card_arrival_4']:,.0f} of arrival-4"
     )
     print(
         f"snapshot of {result['snapshot_cards']:,} cards: {result['snapshot_pause_ms']:.1f} ms more"

@@ -1,13 +1,14 @@
 """
-What many cards cost: CPU per event of the feature step, and bytes of state per card. And what one
-card of very many payments does.
+What many cards cost, and what other feature sets: CPU per event of the feature step, and bytes of
+state per card. And what one card of very many payments does.
 
 The state is written straight into the tables, since streaming it would take an hour.
 """
 
 import statistics
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 import numba
 import numpy as np
@@ -15,20 +16,25 @@ import numpy as np
 import schemas
 from consumer.core import windows_kernel as kernel
 from consumer.core.batch import Events, Text
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_3, ARRIVAL_4, FeatureSet
 from consumer.core.features import FeatureStep
 from consumer.core.labels import TerminalFrauds
-from consumer.core.state import VelocityState
-from consumer.core.windows import EXACT_PAYMENTS, CardWindows
+from consumer.core.state import Totals, VelocityState
+from consumer.core.windows import CardWindows
+from consumer.core.words import MASKS, masks_of, words_of
 from consumer.records import Longs
 
 SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 BATCH: Final = 5_000
 PAYMENTS: Final = 20
 PAYMENTS_IN_30_DAYS: Final = 78
+_SETS: Final = (ARRIVAL_1, ARRIVAL_3, ARRIVAL_4)
+_TERMINALS: Final = 40
+"""That a card pays at: as many as are distinct among 78 payments of the Handbook's."""
 _BATCHES: Final = 12
 _DAY: Final = 86_400_000_000
 _NOW: Final = 1_577_836_800_000_000  # 2020-01-01
+Name = TypeVar("Name", int, str)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -39,31 +45,43 @@ def cost_of_cards(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[int, floa
     The states stand side by side and are asked in turn, batches of random cards, so that a busy
     machine is busy for all of them. A first round loads the kernels and is left out.
     """
-    steps = {size: Step(size) for size in sizes}
-    costs: dict[int, list[float]] = {size: [] for size in sizes}
+    return _in_turn({size: Step(size) for size in sizes}, rounds)
+
+
+def cost_of_sets(rounds: int, cards: int = SIZES[0]) -> dict[str, float]:
+    """
+    Return CPU microseconds per event of the feature step by feature set, median of the rounds, in
+    turn; the sets are those whose kernels differ.
+    """
+    return _in_turn({each.name: Step(cards, each) for each in _SETS}, rounds)
+
+
+def _in_turn(steps: Mapping[Name, "Step"], rounds: int) -> dict[Name, float]:
+    costs: dict[Name, list[float]] = {name: [] for name in steps}
     for number in range(1 + rounds):
-        for size, step in steps.items():
-            costs[size].append(step.cost(np.random.default_rng(number)))
-    return {size: statistics.median(found[1:]) for size, found in costs.items()}
+        for name, step in steps.items():
+            costs[name].append(step.cost(np.random.default_rng(number)))
+    return {name: statistics.median(found[1:]) for name, found in costs.items()}
 
 
-def bytes_per_card(days: int, cards: int = 10_000) -> float:
+def bytes_per_card(days: int, cards: int = 10_000, feature_set: FeatureSet = ARRIVAL_1) -> float:
     """
     Return bytes of state, index included, of a card after `days` of 78 payments in 30 days each.
 
     After 30 days it holds all of them; after more, also blocks that are not yet given back.
     """
     rng = np.random.default_rng(0)
-    windows = CardWindows(ARRIVAL_1.windows["card"], _DAY, _DAY)
+    plan = feature_set.plan["card"]
+    windows = CardWindows(plan.windows, _DAY, _DAY, masks=masks_of(plan.of) if plan.of else None)
     n = cards * days * PAYMENTS_IN_30_DAYS // 30
     events = events_of(rng.permutation(np.arange(n) % cards))
     times = _NOW + np.sort(rng.integers(0, days * _DAY, n))
-    counts, sums = np.empty((2, n, len(ARRIVAL_1.windows["card"])), np.int64)
-    since, flags = np.empty(n, np.int64), np.empty(n, np.bool_)
+    totals, flags = Totals.empty(plan, n), np.empty(n, np.bool_)
     for begin in range(0, n, BATCH):
         windows.observe(
             np.arange(begin, min(begin + BATCH, n)), events.cards, times, events.amounts,
-            events.fingerprints, np.ones(n, np.bool_), counts, sums, since, flags, flags,
+            events.fingerprints, np.ones(n, np.bool_), totals.counts, totals.sums, totals.since,
+            flags, flags, words_of(events, plan.of), totals.distinct,
         )  # fmt: skip
         windows.settle()
     return windows.nbytes / windows.card_count
@@ -72,27 +90,28 @@ def bytes_per_card(days: int, cards: int = 10_000) -> float:
 def cost_of_a_hot_card(rounds: int, payments: int = 100_000) -> dict[str, float]:
     """
     Return CPU microseconds a payment of a card with so many in its 30 days: of one whose older
-    payments are known by the hour, and of one where all are kept one by one. Median of the rounds,
-    in turn.
+    payments are known by the hour, of one where all are kept one by one, and of the former where
+    terminals and countries are counted too. Median of the rounds, in turn.
     """
-    ways = {"by_the_hour": EXACT_PAYMENTS, "one_by_one": 10**9}
+    plan = ARRIVAL_4.plan["card"]
     cards = {
-        way: CardWindows(ARRIVAL_1.windows["card"], _DAY, _DAY, exact=exact)
-        for way, exact in ways.items()
+        "by_the_hour": CardWindows(plan.windows, _DAY, _DAY),
+        "one_by_one": CardWindows(plan.windows, _DAY, _DAY, exact=10**9),
+        "distinct": CardWindows(plan.windows, _DAY, _DAY, masks=masks_of(plan.of)),
     }
     n = payments + BATCH
     events = events_of(np.zeros(n, np.int64))
     times = _NOW + np.arange(n) * (30 * _DAY // payments)
-    counts, sums = np.empty((2, n, len(ARRIVAL_1.windows["card"])), np.int64)
-    since, flags = np.empty(n, np.int64), np.empty(n, np.bool_)
-    costs: dict[str, list[float]] = {way: [] for way in ways}
+    words = _places(np.random.default_rng(0), n)
+    totals, flags = Totals.empty(plan, n), np.empty(n, np.bool_)
+    costs: dict[str, list[float]] = {way: [] for way in cards}
 
     def observe(windows: CardWindows, begin: int, end: int) -> float:
         began = time.thread_time()
         windows.observe(
             np.arange(begin, end), events.cards, times, events.amounts,
-            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), counts, sums, since,
-            flags, flags,
+            np.arange(n) & kernel.FINGERPRINTS, np.ones(n, np.bool_), totals.counts, totals.sums,
+            None, flags, flags, words, totals.distinct,
         )  # fmt: skip
         return 1e6 * (time.thread_time() - began) / (end - begin)
 
@@ -110,21 +129,24 @@ def cost_of_a_hot_card(rounds: int, payments: int = 100_000) -> dict[str, float]
 class Step:
     """The feature step over one partition of so many cards, 20 payments each within 30 days."""
 
-    def __init__(self, cards: int) -> None:
+    def __init__(self, cards: int, feature_set: FeatureSet = ARRIVAL_1) -> None:
         self.cards = cards
-        self.state = VelocityState(ARRIVAL_1.windows, grace=_DAY, alert_window=_DAY)
+        self.state = VelocityState(feature_set.plan, grace=_DAY, alert_window=_DAY)
         self.state.begin(0)
         windows = self.state.tables(0)["card"]
         size = 1 << (2 * (cards + BATCH) - 1).bit_length()
         blocks = -(-PAYMENTS // kernel.ENTRIES)
         windows._cards = np.empty((cards + BATCH) * kernel.CARD_WORDS, np.int64)
         windows._blocks = np.empty((cards * blocks + BATCH) * kernel.BLOCK_WORDS, np.int64)
+        if feature_set.attributes:
+            rows = len(windows._blocks) // kernel.BLOCK_WORDS
+            windows._words = _places(np.random.default_rng(0), rows * kernel.ENTRIES)
         windows._index = np.full(size, kernel.NONE, np.int64)
         windows._header[kernel.WATERMARK] = _NOW
         _fill(windows._header, windows._cards, windows._blocks, cards)
         kernel.rebuild_index(windows._index, windows._cards, cards)
         frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-        self.step = FeatureStep(ARRIVAL_1, self.state, frauds)
+        self.step = FeatureStep(feature_set, self.state, frauds)
 
     def cost(self, rng: np.random.Generator) -> float:
         """Measure batches of random cards; each is rolled back, so the state stays as it is."""
@@ -155,8 +177,16 @@ def events_of(cards: Longs) -> Events:
         cards=_hashes_of(cards),
         terminals=_hashes_of(cards % 10_000),
         fingerprints=cards & kernel.FINGERPRINTS,
+        countries=zeros,
         text=Text((), np.zeros(1, np.uint8), nothing, nothing),
     )
+
+
+def _places(rng: np.random.Generator, n: int) -> Longs:
+    """Return the words of n payments at a card's terminals, one in ten of them abroad."""
+    terminals = _hashes_of(rng.integers(0, _TERMINALS, n))[:, 0]
+    countries = np.where(terminals % 10 == 0, int.from_bytes(b"FR"), int.from_bytes(b"BE"))
+    return terminals & MASKS["terminal"] | countries
 
 
 def _hashes_of(numbers: Longs) -> Longs:

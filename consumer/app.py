@@ -287,7 +287,7 @@ class App:
 def rehearse(bundle: Bundle) -> None:
     """Score made-up payments, which compiles every kernel that is not in the cache."""
     warm_up(
-        PaymentDecoder([schemas.load("transaction")]),
+        PaymentDecoder([schemas.load("transaction")], attributes=bundle.feature_set.attributes),
         bundle.feature_set,
         bundle.model,
         Explainer(bundle.feature_set, bundle.genuine_medians),

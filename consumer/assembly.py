@@ -47,9 +47,10 @@ def assemble(settings: Settings, bundle: Bundle) -> Parts:
             furthest_ahead_seconds=settings.input.max_future,
             refuse_card_numbers=settings.input.refuse_card_numbers,
             registry=schemas.registry_headers(settings.input.schema_ids),
+            attributes=bundle.feature_set.attributes,
         ),
         VelocityState(
-            bundle.feature_set.windows,
+            bundle.feature_set.plan,
             micros(settings.windows.grace),
             micros(settings.alerts.window),
             settings.state.max_bytes,

@@ -30,7 +30,8 @@ from producer_sim import handbook
 from producer_sim.events import event_times
 from producer_sim.labels import fraud_labels, parse_law
 from producer_sim.population import card_ids, terminal_ids
-from training.history import NEVER, History, hash_texts
+from producer_sim.population import terminals as terminal_fields
+from training.history import NEVER, History, country_codes_of, hash_texts
 from training.sources import UnreadableError, from_columns, from_events, from_parquet
 
 GRACE: Final = 86_400_000_000
@@ -96,6 +97,9 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
     labels = fraud_labels(payments, law, _SEED)
     cards = hash_texts([card.encode() for card in card_ids(_SEED)])
     terminals = hash_texts([terminal.encode() for terminal in terminal_ids(_SEED)])
+    countries = country_codes_of(
+        [fields["merchant_country"].encode() for fields in terminal_fields(_SEED)]
+    )
     scenarios = np.array(["", "1", "2", "3"])[payments.scenario]
     known_at = np.full(len(payments), NEVER, np.int64)
     known_at[labels.row] = labels.published_at
@@ -103,7 +107,7 @@ def _from_handbook(label_delay: str, frauds: TerminalFrauds) -> History:
         frauds.report(str(row).encode(), terminals[payments.terminal[row]], published_at)
     return from_columns(
         event_times(payments), cards[payments.customer], terminals[payments.terminal],
-        payments.cents, known_at, scenarios,
+        payments.cents, known_at, scenarios, countries[payments.terminal],
     )  # fmt: skip
 
 
@@ -113,6 +117,7 @@ def _from_topics(
     decoder = PaymentDecoder(
         schemas.versions("transaction"),
         registry=schemas.registry_headers(settings.input.schema_ids),
+        attributes={attribute for one in feature_sets for attribute in one.attributes},
     )
     scenarios = AvroDecoder(schemas.versions("label"), _SCENARIO, settings.input.max_value_bytes)
     scenario_of: dict[bytes, str] = {}

@@ -34,7 +34,8 @@ LabelDelayOption = Annotated[
 FeatureSetOption = Annotated[
     str,
     typer.Option(
-        help="arrival-1, arrival-2, arrival-3, or handbook-1: its input has one partition."
+        help="arrival-1, arrival-2, arrival-3, arrival-4, or handbook-1, whose input has one"
+        " partition."
     ),
 ]
 WarmUpOption = Annotated[

@@ -27,8 +27,10 @@ from consumer.cli_options import ConfigOption, InsecureOption
 from consumer.cli_progress import Steps, answer_console, progress
 from consumer.core.contents import contents_of, differences
 from consumer.core.feature_sets import Key
+from consumer.core.hashing import country_text
 from consumer.core.snapshot import SnapshotRefusedError
 from consumer.core.state import ALWAYS, Tables
+from consumer.core.words import part
 from consumer.errors import ConfigError
 from consumer.log_fold import KeptOutputs, LogFold, log_faults
 from consumer.records import Longs
@@ -45,6 +47,8 @@ _PAYMENT: Final = pa.schema(
         ("amount", pa.decimal128(19, 4)),
         ("payments", pa.int64()),
         ("event_fingerprint", pa.int16()),
+        ("terminal", pa.string()),
+        ("merchant_country", pa.string()),
     ]
 )
 
@@ -129,10 +133,11 @@ def export(
 ) -> None:
     """
     Write the payments that the newest snapshots hold to a Parquet file: key, hash of the card or
-    terminal, event time, amount, fingerprint of the event id.
+    terminal, event time, amount, fingerprint of the event id; and, for a feature set that tells
+    payments apart by them, the first 48 bits of the terminal's hash and the merchant's country.
 
     The older payments of a hot card are known by the hour: such a row has the time when the hour
-    began, the sum of the amounts, how many payments they are, and no fingerprint.
+    began, the sum of the amounts, how many payments they are, and nothing of each.
     """
     shelf = _Shelf(load_settings(config, insecure=insecure))
     draft = out.with_name(f".{out.name}.part")
@@ -267,18 +272,23 @@ def _payments(partition: int, tables: Tables) -> Iterator[pa.Table]:
     for key, windows in tables.items():
         held = contents_of(windows)
         ones, fingerprints = np.ones(len(held), np.int64), pa.array(held.fingerprints, pa.int16())
-        yield _rows(partition, key, held.hashes, held.times, held.amounts, ones, fingerprints)
+        yield _rows(
+            partition, key, held.hashes, held.times, held.amounts, ones, fingerprints, held.words
+        )
         begins, counts, sums = held.hours[:, 2:].T
         unknown = pa.nulls(len(held.hours), pa.int16())
-        yield _rows(partition, key, held.hours[:, :2], begins, sums, counts, unknown)
+        nothing = np.zeros(len(held.hours), np.int64)
+        yield _rows(partition, key, held.hours[:, :2], begins, sums, counts, unknown, nothing)
 
 
 def _rows(
     partition: int, key: Key, hashes: Longs, times: Longs, amounts: Longs, counts: Longs,
-    fingerprints: pa.Array,
+    fingerprints: pa.Array, words: Longs,
 ) -> pa.Table:  # fmt: skip
     n = len(times)
     digits = hashes.astype(">i8").tobytes().hex()
+    terminals = part(words, "terminal").astype(">i8").tobytes().hex()
+    countries = part(words, "merchant_country").tolist()
     ten_thousandths = pa.array(amounts).cast(pa.decimal128(19, 0))
     columns = [
         pa.array(np.full(n, partition, np.int32)),
@@ -288,6 +298,10 @@ def _rows(
         pa.Array.from_buffers(pa.decimal128(19, 4), n, ten_thousandths.buffers()),
         pa.array(counts),
         fingerprints,
+        pa.array(
+            [terminals[16 * k : 16 * k + 12] if words[k] else None for k in range(n)], pa.string()
+        ),
+        pa.array([country_text(code) for code in countries], pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=_PAYMENT)
 

@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 import schemas
 from consumer.core.batch import Events
 from consumer.core.decode import PaymentDecoder
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_4, FeatureSet
 from consumer.core.manifest import Manifest, Thresholds
 from consumer.records import Headers, Records
 from training.bundle import Engine, Trained, write_bundle
@@ -90,18 +90,20 @@ def _codec(name: str) -> tuple[bytes, Any]:
     return schemas.single_object_header(schema), fastavro.parse_schema(schema)
 
 
-def tiny_bundle(folder: Path, engine: Engine = "auto", trees: int = 20) -> Manifest:
+def tiny_bundle(
+    folder: Path, engine: Engine = "auto", trees: int = 20, feature_set: FeatureSet = ARRIVAL_1
+) -> Manifest:
     """Train on made-up rows, where large amounts at terminals with frauds are fraud."""
     rng = np.random.default_rng(0)
-    rows = np.floor(rng.gamma(1.5, 8.0, size=(4_000, len(ARRIVAL_1.names)))).astype(np.float32)
-    frauds = rows[:, ARRIVAL_1.names.index("terminal_frauds_7d")]
+    rows = np.floor(rng.gamma(1.5, 8.0, size=(4_000, len(feature_set.names)))).astype(np.float32)
+    frauds = rows[:, feature_set.names.index("terminal_frauds_7d")]
     is_fraud = rows[:, 0] + 3 * frauds + rng.normal(size=len(rows)) * 5 > 90
     classifier = HistGradientBoostingClassifier(
         max_iter=trees, max_leaf_nodes=31, early_stopping=False, random_state=0
     ).fit(rows, is_fraud)
     thresholds = Thresholds(challenge=0.05, review=0.1, decline=0.9)
     trained = Trained(classifier, rows, is_fraud, thresholds, {"payments": len(rows)}, {})
-    return write_bundle(folder, trained, ARRIVAL_1, "tiny", engine)
+    return write_bundle(folder, trained, feature_set, "tiny", engine)
 
 
 def records_of(
@@ -137,9 +139,8 @@ def payment_records(payments: Sequence[dict[str, Any] | bytes | None], **columns
 
 def events_of(payments: Sequence[dict[str, Any]], **columns: Any) -> Events:
     """Return payments as the decoder gives them, none of them refused."""
-    events, refused = PaymentDecoder([schemas.load("transaction")]).decode(
-        payment_records(payments, **columns)
-    )
+    decoder = PaymentDecoder([schemas.load("transaction")], attributes=ARRIVAL_4.attributes)
+    events, refused = decoder.decode(payment_records(payments, **columns))
     assert len(refused.rows) == 0
     return events
 

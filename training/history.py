@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from consumer.core.batch import Events, Text
 from consumer.core.feature_sets import FeatureSet
 from consumer.core.features import FeatureStep
-from consumer.core.hashing import fingerprint_ids, hash_ids
+from consumer.core.hashing import country_codes, fingerprint_ids, hash_ids
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
 from consumer.records import Longs
@@ -29,7 +29,8 @@ class History:
     n payments in log order, int64[n] unless said otherwise.
 
     `times` are microseconds since 1970, `amounts` ten-thousandths of the major unit, `cards` and
-    `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or 0. `fraud_known_at` is when
+    `terminals` int64[n, 2] hashes, `fingerprints` of the event ids or 0, `countries` codes of the
+    merchants' or 0. `fraud_known_at` is when
     the first label called the payment a fraud, NEVER where none did; `scenarios` is the pattern of
     fraud that a label named, str[n], empty where none did.
     """
@@ -42,6 +43,7 @@ class History:
     cards: Longs
     terminals: Longs
     fingerprints: Longs
+    countries: Longs
     fraud_known_at: Longs
     scenarios: NDArray[np.str_]
 
@@ -79,7 +81,7 @@ def measure(
 
     All labels may be known beforehand: each counts only for payments after its arrival.
     """
-    state = VelocityState(feature_set.windows, grace, alert_window=_DAY)
+    state = VelocityState(feature_set.plan, grace, alert_window=_DAY)
     for partition in np.unique(history.partitions).tolist():
         state.begin(partition)
     step = FeatureStep(feature_set, state, frauds)
@@ -101,6 +103,11 @@ def hash_texts(texts: Sequence[bytes]) -> Longs:
 def fingerprint_texts(texts: Sequence[bytes]) -> Longs:
     """Return int64[n], the fingerprints that repeated events are known by."""
     return fingerprint_ids(_column_of(texts), 0)
+
+
+def country_codes_of(texts: Sequence[bytes]) -> Longs:
+    """Return int64[n], the codes that merchants' countries are kept by; nothing is none."""
+    return country_codes(_column_of(texts), 0)
 
 
 def _column_of(texts: Sequence[bytes]) -> Text:
@@ -126,5 +133,6 @@ def _as_events(history: History) -> Events:
         cards=history.cards,
         terminals=history.terminals,
         fingerprints=history.fingerprints,
+        countries=history.countries,
         text=Text((), np.zeros(1, np.uint8), nothing, nothing),
     )

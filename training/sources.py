@@ -14,7 +14,7 @@ from consumer.core.labels import TerminalFrauds
 from consumer.core.symbols import KINDS
 from consumer.core.windows_kernel import NO_FINGERPRINT
 from consumer.records import Longs
-from training.history import NEVER, History, fingerprint_texts, hash_texts
+from training.history import NEVER, History, country_codes_of, fingerprint_texts, hash_texts
 
 _AUTHORISATION: Final = KINDS.index("AUTHORISATION")
 _LARGEST_EXPONENT: Final = 4
@@ -46,6 +46,7 @@ def from_events(
             History(
                 events.partitions, events.times, events.kinds, events.amounts,
                 events.utc_offset_minutes, events.cards, events.terminals, events.fingerprints,
+                events.countries,
                 np.fromiter(known, np.int64, len(ids)),
                 np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
             )
@@ -53,9 +54,9 @@ def from_events(
     return History.concatenate(histories)
 
 
-def from_columns(
+def from_columns(  # noqa: PLR0913 - the columns of a history
     times: Longs, cards: Longs, terminals: Longs, cents: Longs, fraud_known_at: Longs,
-    scenarios: NDArray[np.str_] | None = None,
+    scenarios: NDArray[np.str_] | None = None, countries: Longs | None = None,
 ) -> History:  # fmt: skip
     """
     Return the history of n authorisations in cents, in event-time order.
@@ -73,6 +74,7 @@ def from_columns(
         cards=cards,
         terminals=terminals,
         fingerprints=np.full(len(times), NO_FINGERPRINT, np.int64),
+        countries=zeros if countries is None else countries,
         fraud_known_at=fraud_known_at,
         scenarios=np.full(len(times), "") if scenarios is None else scenarios,
     )
@@ -83,7 +85,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     Read payments and fraud labels, whose columns are named as in the event schemas, into a history.
 
     Optional: event_id, by which repeated events are known; kind, currency_exponent (2),
-    local_utc_offset_minutes (0); verdict and scenario in the labels.
+    local_utc_offset_minutes (0), merchant_country; verdict and scenario in the labels.
     The labels are also reported to `frauds`. Raises UnreadableError for a missing column.
     """
     paid = _table(payments, _PAYMENT_COLUMNS)
@@ -108,6 +110,9 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
     fingerprints = np.full(n, NO_FINGERPRINT, np.int64)
     if "event_id" in paid.column_names:
         fingerprints = fingerprint_texts(_texts(paid["event_id"]))
+    countries = np.zeros(n, np.int64)
+    if "merchant_country" in paid.column_names:
+        countries = country_codes_of(_texts(pa.compute.fill_null(paid["merchant_country"], "")))
     ids = _texts(paid["transaction_id"])
     known = (known_at.get(payment, NEVER) for payment in ids)
     return History(
@@ -119,6 +124,7 @@ def from_parquet(payments: Path, labels: Path, frauds: TerminalFrauds) -> Histor
         cards=hash_texts(_texts(paid["card_id"])),
         terminals=hash_texts(_texts(paid["terminal_id"])),
         fingerprints=fingerprints,
+        countries=countries,
         fraud_known_at=np.fromiter(known, np.int64, n),
         scenarios=np.array([scenario_of.get(payment, "") for payment in ids], np.str_),
     )

@@ -114,8 +114,8 @@ class SnapshotStore:
                     _read_words(file, column[:count], digest, on_progress)
             if file.read(_DIGEST_BYTES) != digest.digest():
                 raise SnapshotRefusedError("damaged", "it is not what its digest says")
-        for table, (cards, blocks) in zip(manifest.tables, words, strict=True):
-            _take_over(empty[table.key], table, cards, blocks)
+        for table, columns in zip(manifest.tables, words, strict=True):
+            _take_over(empty[table.key], table, columns)
         return manifest
 
     def write(
@@ -125,7 +125,7 @@ class SnapshotStore:
         """
         Write a snapshot, so that nobody ever sees a part of it as a whole. Raises OSError.
 
-        `words` are those of cards and blocks of each table.
+        `words` are those of the tables, in the order of their counts.
         """
         manifest = Manifest(
             version=__version__, topic=self._topic, topic_id=self.topic_id, partition=partition,
@@ -201,9 +201,9 @@ def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _take_over(windows: CardWindows, table: Table, cards: Any, blocks: Any) -> None:
+def _take_over(windows: CardWindows, table: Table, words: list[Longs]) -> None:
     try:
-        windows.take_over(np.array(table.header, np.int64), cards, blocks)
+        windows.take_over(np.array(table.header, np.int64), *words)
     except (ValueError, OverflowError) as error:
         raise SnapshotRefusedError("damaged", str(error)) from error
 

@@ -25,6 +25,10 @@ class Text:
         start = int(self.starts[slot, row])
         return self.buffer[start : start + int(self.lengths[slot, row])].tobytes()
 
+    def first(self, count: int) -> "Text":
+        """Return the first columns: those that every feature set has, which outputs are made of."""
+        return Text(self.names[:count], self.buffer, self.starts[:count], self.lengths[:count])
+
     def take(self, rows: NDArray[np.intp]) -> "Text":
         """
         Return the spans of these rows over the same buffer.
@@ -43,7 +47,8 @@ class Events:
     `rows` is the position in the Records they came from. `times` are microseconds since 1970, UTC.
     `amounts` are ten-thousandths of the major unit (12.34 is 123400), billing currency where the
     event has one. `cards` and `terminals` are int64[n, 2]: 128-bit hashes of the ids.
-    `fingerprints` are 11 bits of the event ids' hashes, or 0 where an event has no id.
+    `fingerprints` are 11 bits of the event ids' hashes, or 0 where an event has no id. `countries`
+    are the merchants', as `hashing.country_codes` gives them; 0 for all where nobody asks.
     """
 
     rows: NDArray[np.intp]
@@ -58,6 +63,7 @@ class Events:
     cards: Longs
     terminals: Longs
     fingerprints: Longs
+    countries: Longs
     text: Text
 
     def __len__(self) -> int:

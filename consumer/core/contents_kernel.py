@@ -27,10 +27,11 @@ from consumer.core.windows_kernel import (
 
 
 @numba.njit(cache=True, nogil=True)
-def list_payments(header, cards, blocks, exact, least_stamp, rows, stamps, amounts):
+def list_payments(header, cards, blocks, words, exact, least_stamp, rows, stamps, amounts, kept):
     """
-    Fill int64[n] rows, stamps and amounts with the payments from `least_stamp` on that are told
-    apart, `exact` of each row at most, newest first. Returns how many there are, filled in or not.
+    Fill int64[n] rows, stamps and amounts, and kept with their words where there are any, with the
+    payments from `least_stamp` on that are told apart, `exact` of each row at most, newest first.
+    Returns how many there are, filled in or not.
     """
     found = 0
     for row in range(header[CARD_COUNT]):
@@ -49,6 +50,8 @@ def list_payments(header, cards, blocks, exact, least_stamp, rows, stamps, amoun
                         rows[found] = row
                         stamps[found] = blocks[entry + STAMP]
                         amounts[found] = after - before
+                        if words.shape[0] > 0:
+                            kept[found] = words[block * ENTRIES + at]
                     found += 1
                 after = before
             block = blocks[block * BLOCK_WORDS + OLDER]

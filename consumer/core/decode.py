@@ -2,7 +2,7 @@
 Records -> Events and what was refused: the only step that may refuse a record for what it says.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -13,7 +13,8 @@ from consumer.core import validate_kernel
 from consumer.core.avro_decoder import AvroDecoder, bounds_of
 from consumer.core.avro_program import Column
 from consumer.core.batch import Events
-from consumer.core.hashing import fingerprint_ids, hash_ids
+from consumer.core.feature_sets import Attribute
+from consumer.core.hashing import country_codes, fingerprint_ids, hash_ids
 from consumer.core.symbols import KINDS
 from consumer.records import Records, Refused, Status
 
@@ -33,6 +34,8 @@ PAYMENT_COLUMNS: Final = (
     Column("billing_amount_minor", "long", default=validate_kernel.ABSENT),
     Column("billing_currency_exponent", "long", default=2),
 )
+_TEXT_COLUMNS: Final = sum(column.kind == "string" for column in PAYMENT_COLUMNS)
+_COUNTRY: Final = Column("merchant_country", "string", default=0)
 
 
 class PaymentDecoder:
@@ -49,14 +52,19 @@ class PaymentDecoder:
         furthest_ahead_seconds: float = 86_400,
         refuse_card_numbers: bool = True,
         registry: Mapping[bytes, schemas.Schema] = MappingProxyType({}),
+        attributes: Collection[Attribute] = (),
     ) -> None:
         """
-        Compile the allowed writer schemas, and those behind headers of a registry.
+        Compile the allowed writer schemas, and those behind headers of a registry, for a feature
+        set that tells payments apart by these attributes: a country that nobody asks for is not
+        decoded.
 
         A value over `max_bytes` is refused, as is a payment made later than its own record's
         timestamp by more than `furthest_ahead_seconds`.
         """
-        self._avro = AvroDecoder(writers, PAYMENT_COLUMNS, max_bytes, registry)
+        self._tells_countries = "merchant_country" in attributes
+        columns = (*PAYMENT_COLUMNS, _COUNTRY) if self._tells_countries else PAYMENT_COLUMNS
+        self._avro = AvroDecoder(writers, columns, max_bytes, registry)
         self._furthest_ahead = int(furthest_ahead_seconds * 1_000_000)
         self._refuse_card_numbers = refuse_card_numbers
 
@@ -93,7 +101,10 @@ class PaymentDecoder:
             cards=hash_ids(text, _CARD, statuses),
             terminals=hash_ids(text, _TERMINAL, statuses),
             fingerprints=fingerprint_ids(text, _EVENT, statuses),
-            text=text,
+            countries=country_codes(text, text.names.index(_COUNTRY.path), statuses)
+            if self._tells_countries
+            else np.zeros(len(records), np.int64),
+            text=text.first(_TEXT_COLUMNS),
         )
         if len(refused) == 0:
             return events, Refused(refused, statuses[:0])

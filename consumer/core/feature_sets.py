@@ -10,6 +10,30 @@ Key = Literal["event", "card", "terminal"]
 TOPIC_KEY: Final[Key] = "card"
 """What the input topic is keyed by: a partition sees all payments of a card."""
 
+Attribute = Literal["terminal", "merchant_country"]
+"""What payments can be told apart by."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlan:
+    """
+    What the velocity state keeps and tells of one key.
+
+    `windows` are the lengths of its windows of payments, microseconds, shortest first.
+    `tells_since`: how long ago its last payment was. `of` is kept of each payment, and told is how
+    many different ones the windows have that are no longer than `distinct_window`.
+    """
+
+    windows: tuple[int, ...]
+    tells_since: bool = False
+    of: tuple[Attribute, ...] = ()
+    distinct_window: int = 0
+
+    @property
+    def distinct_windows(self) -> tuple[int, ...]:
+        """The windows in which it is told how many are distinct, the shortest ones."""
+        return tuple(length for length in self.windows if length <= self.distinct_window)
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -18,7 +42,8 @@ class Feature:
 
     `key` is whose history it reads, `window` its length in microseconds (0: the event alone),
     `aggregate` names the function in features.py that computes it, `reason` the group it answers
-    for. The window of a feature with a `delay` ends so many microseconds before the event.
+    for. The window of a feature with a `delay` ends so many microseconds before the event. One that
+    counts what is distinct says `of` what.
     """
 
     name: str
@@ -29,6 +54,7 @@ class Feature:
     reason: str
     doc: str
     delay: int = 0
+    of: Attribute | None = None
 
     @property
     def reads_labels(self) -> bool:
@@ -65,16 +91,34 @@ class FeatureSet:
         return tuple(feature.name for feature in self.features)
 
     @property
-    def windows(self) -> dict[Key, tuple[int, ...]]:
-        """
-        The plan of the velocity state: for each key that has any, the lengths of its windows of
-        payments, microseconds, shortest first.
-        """
-        lengths: dict[Key, set[int]] = {}
+    def plan(self) -> dict[Key, KeyPlan]:
+        """What the velocity state keeps, for each key that has windows of payments."""
+        readers: dict[Key, list[Feature]] = {}
         for feature in self.features:
             if feature.payment_windows:
-                lengths.setdefault(feature.key, set()).update(feature.payment_windows)
-        return {key: tuple(sorted(found)) for key, found in lengths.items()}
+                readers.setdefault(feature.key, []).append(feature)
+        return {
+            key: KeyPlan(
+                tuple(sorted({length for one in found for length in one.payment_windows})),
+                any(one.aggregate == "seconds_since_last" for one in found),
+                tuple(dict.fromkeys(one.of for one in found if one.of is not None)),
+                max(one.window if one.of is not None else 0 for one in found),
+            )
+            for key, found in readers.items()
+        }
+
+    @property
+    def windows(self) -> dict[Key, tuple[int, ...]]:
+        """
+        For each key that has any, the lengths of its windows of payments, microseconds, shortest
+        first.
+        """
+        return {key: plan.windows for key, plan in self.plan.items()}
+
+    @property
+    def attributes(self) -> frozenset[Attribute]:
+        """What the payments of any of its keys are told apart by."""
+        return frozenset(attribute for plan in self.plan.values() for attribute in plan.of)
 
     @property
     def label_windows(self) -> tuple[int, ...]:
@@ -175,6 +219,25 @@ ARRIVAL_3: Final = FeatureSet(
 """`arrival-1`, and how long the card has been silent."""
 
 
+def _distinct(days: int) -> tuple[Feature, Feature]:
+    return (
+        Feature(f"card_terminals_{days}d", "card", days * DAY, "distinct", "terminals", "R13",
+                f"Different terminals that the card paid at in the last {days} d, this one"
+                " included.", of="terminal"),
+        Feature(f"card_countries_{days}d", "card", days * DAY, "distinct", "countries", "R13",
+                f"Different countries of merchants that the card paid in the last {days} d, this"
+                " one included; one that is not told is none.", of="merchant_country"),
+    )  # fmt: skip
+
+
+ARRIVAL_4: Final = FeatureSet(
+    "arrival-4",
+    (*ARRIVAL_3.features, *_distinct(1), *_distinct(7)),
+    {**ARRIVAL_3.headlines, "R13": "card_terminals_1d"},
+)
+"""`arrival-3`, and at how many terminals and in how many countries the card has paid."""
+
+
 def _customer(days: int) -> tuple[Feature, Feature]:
     name = f"{days}DAY_WINDOW"
     return (
@@ -228,6 +291,7 @@ REASONS: Final[Mapping[str, str]] = {
     "R01": "amount unusually high",
     "R11": "card velocity",
     "R12": "spend against the card's own history",
+    "R13": "spread over terminals and countries",
     "R21": "frauds reported at this terminal",
     "R22": "payments at this terminal",
     "R31": "night or weekend",
@@ -235,5 +299,6 @@ REASONS: Final[Mapping[str, str]] = {
 """Reason codes in words. Never renumbered, never reused."""
 
 FEATURE_SETS: Final[Mapping[str, FeatureSet]] = {
-    feature_set.name: feature_set for feature_set in (ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, HANDBOOK_1)
+    feature_set.name: feature_set
+    for feature_set in (ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, ARRIVAL_4, HANDBOOK_1)
 }

@@ -4,7 +4,7 @@ Events -> rows of model inputs. Each feature is declared once, here; its meaning
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,29 +31,33 @@ _ADVICE: Final = KINDS.index("ADVICE")
 class Measures:
     """
     Raw columns that aggregates are computed from, n events; counts and sums int64[n, w] of the
-    windows of one key, since int64[n], microseconds since its last payment, frauds int64[n, v] of
-    the windows of labels.
+    windows of one key, frauds int64[n, v] of the windows of labels. Of a key that features ask it
+    of, since int64[n], microseconds since its last payment, and distinct int64[n, attributes, d] of
+    its d shortest windows.
     """
 
     amounts: Longs
     local_times: Longs
     counts: Longs
     sums: Longs
-    since: Longs
     frauds: Longs
+    since: Longs | None
+    distinct: Longs | None
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
     """
     Where a feature's window stands among its key's, and among those of labels; `delay` is where the
-    one stands that a delayed window leaves out, `length` its own, microseconds.
+    one stands that a delayed window leaves out, `length` its own, microseconds; `of` is where its
+    attribute stands among those that are told apart.
     """
 
     payments: int
     delay: int
     labels: int
     length: int
+    of: int
 
 
 def grid(totals: Longs, counts: Longs | int = 1) -> Longs:
@@ -126,6 +130,14 @@ def _risk(m: Measures, at: Slots) -> NDArray[np.float64]:
     return np.where(counts == 0, 0.0, m.frauds[:, at.labels] / np.maximum(counts, 1))
 
 
+def _seconds_since_last(m: Measures, at: Slots) -> NDArray[np.float64]:
+    return np.minimum(cast(Longs, m.since), at.length) / 1_000_000
+
+
+def _distinct(m: Measures, at: Slots) -> Longs:
+    return cast(Longs, m.distinct)[:, at.of, at.payments]
+
+
 Aggregate = Callable[[Measures, Slots], NDArray[Any]]
 
 AGGREGATES: Final[Mapping[str, Aggregate]] = {
@@ -142,7 +154,8 @@ AGGREGATES: Final[Mapping[str, Aggregate]] = {
     "to_mean_before": _to_mean_before,
     "to_longest_mean": _to_longest_mean,
     "to_mean_earlier": _to_mean_earlier,
-    "seconds_since_last": lambda m, at: np.minimum(m.since, at.length) / 1_000_000,
+    "seconds_since_last": _seconds_since_last,
+    "distinct": _distinct,
 }
 
 
@@ -152,8 +165,8 @@ class FeatureStep:
     def __init__(
         self, feature_set: FeatureSet, state: VelocityState, frauds: TerminalFrauds
     ) -> None:
-        """The state must have been made for the feature set's windows."""
-        self._windows = feature_set.windows
+        """The state must have been made for the feature set's plan."""
+        self._plan = feature_set.plan
         self._label_windows = np.array(feature_set.label_windows, np.int64)
         self._columns = [
             (AGGREGATES[feature.aggregate], self._source(feature), self._slots(feature))
@@ -175,7 +188,13 @@ class FeatureStep:
         frauds = self._frauds.count(events.terminals, events.times, self._label_windows)
         measures = {
             key: Measures(
-                events.amounts, local_times, totals.counts, totals.sums, totals.since, frauds
+                amounts=events.amounts,
+                local_times=local_times,
+                counts=totals.counts,
+                sums=totals.sums,
+                frauds=frauds,
+                since=totals.since,
+                distinct=totals.distinct,
             )
             for key, totals in velocity.totals.items()
         }
@@ -189,10 +208,12 @@ class FeatureStep:
         return feature.key if feature.payment_windows else TOPIC_KEY
 
     def _slots(self, feature: Feature) -> Slots:
-        lengths = self._windows[self._source(feature)]
+        plan = self._plan[self._source(feature)]
+        lengths = plan.windows
         return Slots(
             int(np.searchsorted(lengths, feature.delay + feature.window)),
             int(np.searchsorted(lengths, feature.delay)),
             int(np.searchsorted(self._label_windows, feature.window)),
             feature.window,
+            plan.of.index(feature.of) if feature.of else 0,
         )

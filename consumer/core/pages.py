@@ -16,10 +16,10 @@ class ChangedPages:
     What that one reads in the middle of a batch is worthless, and noted when the batch ends.
     """
 
-    def __init__(self, used: tuple[int, int]) -> None:
+    def __init__(self, used: tuple[int, ...]) -> None:
         """`used` are the words in use of each table: all their pages are yet to be copied."""
-        self._used = (0, 0)
-        self._changed = [np.zeros(0, np.bool_), np.zeros(0, np.bool_)]
+        self._used: tuple[int, ...] = (0,) * len(used)
+        self._changed = [np.zeros(0, np.bool_) for _ in used]
         self.note_all(used)
 
     @property
@@ -27,7 +27,7 @@ class ChangedPages:
         """Pages that are yet to be copied."""
         return sum(int(np.count_nonzero(changed)) for changed in self._changed)
 
-    def note(self, undo: Longs, logged: int, used: tuple[int, int]) -> None:
+    def note(self, undo: Longs, logged: int, used: tuple[int, ...]) -> None:
         """
         Add what a batch changed, by its undo log, done or taken back.
 
@@ -38,20 +38,21 @@ class ChangedPages:
             if now > before:
                 self._changed[table][before // kernel.PAGE_WORDS : _pages(now)] = True
         self._used = used
-        kernel.mark(undo, logged, *self._changed)
+        cards, blocks, words = (*self._changed, np.zeros(0, np.bool_))[:3]
+        kernel.mark(undo, logged, cards, blocks, words)
 
-    def note_all(self, used: tuple[int, int]) -> None:
+    def note_all(self, used: tuple[int, ...]) -> None:
         """Everything may have changed."""
         for table, now in enumerate(used):
             self._widen(table, now)
             self._changed[table][:] = True
         self._used = used
 
-    def take(self) -> tuple[Bools, Bools]:
+    def take(self) -> list[Bools]:
         """Return the flags of each table's pages, and begin anew."""
-        cards, blocks = self._changed
-        self._changed = [np.zeros_like(cards), np.zeros_like(blocks)]
-        return cards, blocks
+        taken = self._changed
+        self._changed = [np.zeros_like(changed) for changed in taken]
+        return taken
 
     def _widen(self, table: int, used: int) -> None:
         missing = _pages(used) - len(self._changed[table])

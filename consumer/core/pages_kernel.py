@@ -4,14 +4,14 @@ from typing import Final
 
 import numba
 
-from consumer.core.windows_kernel import BLOCKS, CARDS, TABLE_SHIFT
+from consumer.core.windows_kernel import BLOCKS, CARDS, TABLE_SHIFT, WORDS
 
 PAGE_WORDS: Final = 64
 """Words of int64 that are copied together, 512 bytes: a payment changes two or three pages."""
 
 
 @numba.njit(cache=True)
-def mark(undo, logged, cards_changed, blocks_changed):
+def mark(undo, logged, cards_changed, blocks_changed, words_changed):
     """Set the flag of each page that the first `logged` entries of the undo log touch."""
     address = (1 << TABLE_SHIFT) - 1
     for k in range(logged):
@@ -21,6 +21,8 @@ def mark(undo, logged, cards_changed, blocks_changed):
             cards_changed[page] = True
         elif table == BLOCKS and page < blocks_changed.shape[0]:
             blocks_changed[page] = True
+        elif table == WORDS and page < words_changed.shape[0]:
+            words_changed[page] = True
 
 
 @numba.njit(cache=True, nogil=True)

@@ -57,12 +57,13 @@ class Contract(_Part):
 
 class Table(_Part):
     """
-    One table of the state: its header, and how many words of cards and of blocks follow.
+    The tables of one key: the header, and how many words of cards, of blocks and, where the feature
+    set has any kept of each payment, of words follow.
     """
 
     key: Key
     header: list[int] = Field(min_length=HEADER_WORDS, max_length=HEADER_WORDS)
-    words: tuple[int, int]
+    words: tuple[int, int] | tuple[int, int, int]
 
 
 class Manifest(_Part):
@@ -114,7 +115,7 @@ class StateCopy:
 
     def take(self) -> list[Pages]:
         """
-        Return what is missing, two entries for each key: of its cards, and of its blocks.
+        Return what is missing, an entry for each table of each key, in the order they are written.
 
         Pages are read where they lie, so those that a batch changes meanwhile are missing again.
         """

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core.batch import Events
-from consumer.core.feature_sets import TOPIC_KEY, Key
+from consumer.core.feature_sets import TOPIC_KEY, Key, KeyPlan
 from consumer.core.windows import CardWindows
+from consumer.core.words import masks_of, words_of
 from consumer.records import Bools, Longs, by_partition
 
 ALWAYS = -(2**62)
@@ -28,16 +29,36 @@ _HASHES: Final[Mapping[Key, Callable[[Events], Longs]]] = {
 class Totals:
     """
     Payments in the windows of one key: counts and sums int64[n, w], shortest window first; since
-    int64[n], microseconds from the last of them before, the longest window where there is none.
+    int64[n], microseconds from the last of them before, the longest window where there is none;
+    distinct int64[n, v, d], how many different ones of v attributes the d shortest windows have.
+    None: the plan of the key does not ask for it.
     """
 
     counts: Longs
     sums: Longs
-    since: Longs
+    since: Longs | None
+    distinct: Longs | None
+
+    @classmethod
+    def empty(cls, plan: KeyPlan, n: int) -> "Totals":
+        """Return columns to be filled, as the plan asks."""
+        shape = n, len(plan.windows)
+        told = n, len(plan.of), len(plan.distinct_windows)
+        return cls(
+            np.empty(shape, np.int64),
+            np.empty(shape, np.int64),
+            np.empty(n, np.int64) if plan.tells_since else None,
+            np.empty(told, np.int64) if plan.of else None,
+        )
 
     def take(self, rows: NDArray[np.intp]) -> "Totals":
         """Return the same of these rows."""
-        return Totals(self.counts[rows], self.sums[rows], self.since[rows])
+        return Totals(
+            self.counts[rows],
+            self.sums[rows],
+            None if self.since is None else self.since[rows],
+            None if self.distinct is None else self.distinct[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +92,16 @@ class VelocityState:
 
     def __init__(
         self,
-        windows: Mapping[Key, tuple[int, ...]],
+        plan: Mapping[Key, KeyPlan],
         grace: int,
         alert_window: int,
         max_bytes: int = 0,
     ) -> None:
         """
-        `windows` are a feature set's: lengths by key, those of cards among them. They, `grace` and
-        `alert_window` are microseconds; `max_bytes` limits each partition, all its keys alike.
+        `plan` is a feature set's, cards among its keys. `grace` and `alert_window` are
+        microseconds; `max_bytes` limits each partition, all its keys alike.
         """
-        self._windows = windows
+        self._plan = plan
         self._grace = grace
         self._alert_window = alert_window
         self._max_bytes = max_bytes
@@ -90,7 +111,7 @@ class VelocityState:
     @property
     def longest_window(self) -> int:
         """Length of the longest window of any key, microseconds."""
-        return max(max(lengths) for lengths in self._windows.values())
+        return max(max(plan.windows) for plan in self._plan.values())
 
     @property
     def grace(self) -> int:
@@ -117,11 +138,14 @@ class VelocityState:
 
     def empty_tables(self) -> Tables:
         """Return tables for a partition, by the key whose history they hold."""
-        max_bytes = self._max_bytes // len(self._windows)
+        max_bytes = self._max_bytes // len(self._plan)
         return {
-            key: CardWindows(lengths, self._grace, self._alert_window, max_bytes)
-            for key, lengths in self._windows.items()
-        }
+            key: CardWindows(
+                plan.windows, self._grace, self._alert_window, max_bytes,
+                masks=masks_of(plan.of) if plan.of else None,
+            )
+            for key, plan in self._plan.items()
+        }  # fmt: skip
 
     def tables(self, partition: int) -> Tables:
         """Return the tables of a partition."""
@@ -144,14 +168,8 @@ class VelocityState:
     def observe(self, events: Events, enters: Bools) -> Velocity:
         """Measure each event's windows, itself included, and add those that enter them."""
         n = len(events)
-        totals = {
-            key: Totals(
-                np.empty((n, len(lengths)), np.int64),
-                np.empty((n, len(lengths)), np.int64),
-                np.empty(n, np.int64),
-            )
-            for key, lengths in self._windows.items()
-        }
+        totals = {key: Totals.empty(plan, n) for key, plan in self._plan.items()}
+        words = {key: words_of(events, plan.of) for key, plan in self._plan.items() if plan.of}
         late, cold, hot = (np.zeros(n, np.bool_) for _ in range(3))
         velocity = Velocity(totals, late, cold, hot)
         for partition, rows in by_partition(events.partitions):
@@ -161,6 +179,7 @@ class VelocityState:
                     rows, _HASHES[key](events), events.times, events.amounts,
                     events.fingerprints, enters,
                     totals[key].counts, totals[key].sums, totals[key].since, late, hot,
+                    words.get(key), totals[key].distinct,
                 )  # fmt: skip
             if state.cold_until is None:
                 state.cold_until = int(events.times[rows[0]]) + self.longest_window

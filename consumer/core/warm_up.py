@@ -43,7 +43,7 @@ def warm_up(
     claims = [{**_LABEL, "label_id": k, "terminal_id": k, "transaction_id": k} for k in names]
     again = {**claims[0], "label_id": _OTHER_ID, "published_at": _TIME - 1}
     frauds.add([_value("label", claim) for claim in (*claims, again)], [0] * (_MANY + 1))
-    state = VelocityState(feature_set.windows, grace=0, alert_window=1)
+    state = VelocityState(feature_set.plan, grace=0, alert_window=1)
     state.begin(0)
     copy = StateCopy(state.tables(0))
     zeros = np.zeros(_MANY, np.int64)

@@ -14,6 +14,8 @@ from consumer.records import Bools, Longs
 _FIRST_CARDS: Final = 1_024
 _INDEX_BYTES: Final = 32  # of a card, at most: four slots
 _EVICTED_AT_ONCE: Final = 8  # one in so many cards
+_ROW_WORDS: Final = (kernel.CARD_WORDS, kernel.BLOCK_WORDS, kernel.ENTRIES)
+"""Of a row of each table but the header; the last has a row for each block."""
 
 HOUR: Final = 3_600_000_000
 EXACT_PAYMENTS: Final = 315 * kernel.ENTRIES
@@ -34,9 +36,12 @@ class CardWindows:
     Of each card the newest `exact` payments that are held, a multiple of kernel.ENTRIES, are told
     apart. Those before them are known by the hour they were made in, `pane` microseconds long, and
     are in a window if their whole hour is: so such a window begins up to an hour later.
+
+    `masks` int64[v] are the parts of a word that is kept of each payment, of which those that are
+    distinct can be counted; None: no word is kept.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what may differ between tables, and for tests
         self,
         windows: tuple[int, ...],
         grace: int,
@@ -45,6 +50,7 @@ class CardWindows:
         *,
         exact: int = EXACT_PAYMENTS,
         pane: int = HOUR,
+        masks: Longs | None = None,
     ) -> None:
         self._windows = np.array(sorted(windows), np.int64)
         self._grace = grace
@@ -52,6 +58,7 @@ class CardWindows:
         self._max_bytes = max_bytes
         self._exact = exact
         self._pane = pane
+        self._masks = masks
         self._header = np.zeros(kernel.HEADER_WORDS, np.int64)
         self._header[kernel.WATERMARK] = kernel.NEVER
         self._header[kernel.FREE_BLOCK] = kernel.NONE
@@ -59,6 +66,8 @@ class CardWindows:
         # Zeroed, since snapshots hold what was never written too: it may not be anybody's memory.
         self._cards = np.zeros(_FIRST_CARDS * kernel.CARD_WORDS, np.int64)
         self._blocks = np.zeros(_FIRST_CARDS * kernel.BLOCK_WORDS, np.int64)
+        self._words = np.zeros(0 if masks is None else _FIRST_CARDS * kernel.ENTRIES, np.int64)
+        self._seen = np.zeros(0 if masks is None else 1 + 2 * _slots(exact, len(masks)), np.int64)
         self._index = np.full(2 * _FIRST_CARDS, kernel.NONE, np.int64)
         self._undo = np.empty((16 * _FIRST_CARDS, 2), np.int64)
         self._logged = 0
@@ -105,28 +114,42 @@ class CardWindows:
         """
         blocks = int(self._header[kernel.BLOCK_COUNT] - self._header[kernel.FREE_COUNT])
         card_bytes = 8 * kernel.CARD_WORDS + _INDEX_BYTES
-        return self.card_count * card_bytes + 8 * blocks * kernel.BLOCK_WORDS
+        block_bytes = 8 * sum(_ROW_WORDS[1 : self._table_count])
+        return self.card_count * card_bytes + blocks * block_bytes
 
     @property
-    def used(self) -> tuple[int, int]:
-        """Words in use of the tables of cards and of blocks, blocks given back included."""
+    def used(self) -> tuple[int, ...]:
+        """
+        Words in use of each table but the header, those of blocks given back included.
+        """
         blocks = int(self._header[kernel.BLOCK_COUNT])
-        return self.card_count * kernel.CARD_WORDS, blocks * kernel.BLOCK_WORDS
+        rows = self.card_count, blocks, blocks
+        return tuple(
+            count * words
+            for count, words in zip(rows, _ROW_WORDS[: self._table_count], strict=False)
+        )
 
     @property
-    def tables(self) -> tuple[Longs, Longs, Longs]:
+    def tables(self) -> tuple[Longs, ...]:
         """
-        Header, cards and blocks, which are all of the state: the index follows from the cards.
+        Header, cards, blocks and, where any are kept, words, which are all of the state: the index
+        follows from the cards.
 
-        The first `used` words of cards and blocks mean something. They change with every batch, and
-        now and then make way for larger ones.
+        Of each but the header the first `used` words mean something. They change with every batch,
+        and now and then make way for larger ones.
         """
-        return self._header, self._cards, self._blocks
+        tables = self._cards, self._blocks, self._words
+        return self._header, *tables[: self._table_count]
+
+    @property
+    def _table_count(self) -> int:
+        """How many tables there are behind the header."""
+        return 2 if self._masks is None else 3
 
     def observe(  # noqa: PLR0913 - the columns of one batch
         self, rows: NDArray[np.intp], cards: Longs, times: Longs, amounts: Longs,
-        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, since: Longs,
-        late: Bools, hot: Bools,
+        fingerprints: Longs, enters: Bools, counts: Longs, sums: Longs, since: Longs | None,
+        late: Bools, hot: Bools, words: Longs | None = None, distinct: Longs | None = None,
     ) -> None:  # fmt: skip
         """
         Measure and add the payments at `rows` of the columns, in that order.
@@ -134,9 +157,13 @@ class CardWindows:
         cards int64[n, 2], times (microseconds, at most LATEST_TIME) and amounts int64[n],
         fingerprints int64[n] of the event ids, or NO_FINGERPRINT, enters bool[n]. Fills the same
         rows of counts and sums int64[n, windows], the payment itself included, of since int64[n],
-        microseconds from the one before, the longest window at most, and of late bool[n]; sets hot
-        bool[n] where the longest window reaches back to the oldest payment that is told apart, or
-        beyond.
+        microseconds from the one before, the longest window at most, unless it is None, and of late
+        bool[n]; sets hot bool[n] where the longest window reaches back to the oldest payment that
+        is told apart, or beyond.
+
+        With masks, `words` int64[n] are kept of the payments too, and `distinct` int64[n, v, d] is
+        filled: how many different parts of words, the payment's own among them, the d shortest
+        windows have. A part that is 0 is none; payments that are not told apart have none.
 
         A card's payment of equal time, amount and fingerprint as one that is told apart is the same
         one, come again: it is measured over the payments before the first, and is not added.
@@ -147,7 +174,10 @@ class CardWindows:
             done, self._logged = kernel.observe(
                 self._header, self._index, self._cards, self._blocks, self._undo, self._logged,
                 done, rows, cards, times, amounts, fingerprints, enters, self._windows,
-                self._grace, self._exact, self._pane, counts, sums, since, late, hot,
+                self._grace, self._exact, self._pane, counts, sums, since,
+                None if self._masks is None
+                else (self._words, words, self._masks, self._seen, distinct),
+                late, hot,
             )  # fmt: skip
             self._grow_what_is_full(len(rows) - done)
 
@@ -183,20 +213,26 @@ class CardWindows:
         """Say whether nothing was observed since the last `settle` or `roll_back`."""
         return self._logged == 0
 
-    def take_over(self, header: Longs, cards: Longs, blocks: Longs) -> None:
+    def take_over(self, header: Longs, *tables: Longs) -> None:
         """
-        Go on in the tables of another, of the same windows, which are ours from now on.
+        Go on in the tables of another, of the same windows and masks, which are ours from now on.
 
-        Raises ValueError if they cannot be a state: counts beyond the tables, or chains that lead
-        out of them.
+        Raises ValueError if they cannot be a state: tables too many or too few, counts beyond them,
+        or chains that lead out of them.
         """
-        used = header[kernel.CARD_COUNT], header[kernel.BLOCK_COUNT]
-        rows = len(cards) // kernel.CARD_WORDS, len(blocks) // kernel.BLOCK_WORDS
-        if min(used) < 0 or used[0] > rows[0] or used[1] > rows[1]:
-            raise ValueError("the tables are not as long as the header says")
+        if len(tables) != self._table_count:
+            raise ValueError(f"there are {len(tables)} tables and not {self._table_count}")
+        cards, blocks, words = (*tables, self._words)[: len(_ROW_WORDS)]
+        used = header[kernel.CARD_COUNT], header[kernel.BLOCK_COUNT], header[kernel.BLOCK_COUNT]
+        for count, table, row_words in zip(used, tables, _ROW_WORDS, strict=False):
+            if not 0 <= count <= len(table) // row_words:
+                raise ValueError("the tables are not as long as the header says")
+        rows = len(words) // kernel.ENTRIES, len(blocks) // kernel.BLOCK_WORDS
+        if self._masks is not None and rows[0] < rows[1]:
+            raise ValueError("the table of words has not a row for each block")
         if not kernel.is_sound(header, cards, blocks):
             raise ValueError("a chain of blocks leads out of its table, or round in a circle")
-        self._header, self._cards, self._blocks = header, cards, blocks
+        self._header, self._cards, self._blocks, self._words = header, cards, blocks, words
         size = 2 * _FIRST_CARDS
         while 2 * self.card_count > size:
             size *= 2
@@ -222,8 +258,9 @@ class CardWindows:
     def roll_back(self) -> None:
         """Return to the state of the last `settle`, bit for bit."""
         kernel.take_back(
-            self._header, self._index, self._cards, self._blocks, self._undo, self._logged
-        )
+            self._header, self._index, self._cards, self._blocks, self._words, self._undo,
+            self._logged,
+        )  # fmt: skip
         if self._index_rebuilt:  # the log names slots of the index before it
             self._rebuild_index(len(self._index))
         self._forget_the_way_back()
@@ -294,6 +331,8 @@ class CardWindows:
             self._cards, full = _larger(self._cards, kernel.CARD_WORDS), True
         if not kernel.has_blocks(self._header, self._blocks):
             self._blocks, full = _larger(self._blocks, kernel.BLOCK_WORDS), True
+            if self._masks is not None:  # it has a row for each block
+                self._words = _larger(self._words, kernel.ENTRIES)
         if not full:
             self._undo = _larger(self._undo, 1)
 
@@ -306,10 +345,19 @@ def _larger(table: Longs, row_words: int) -> Longs:
     return grown
 
 
-def spacious_tables(used: tuple[int, int]) -> tuple[Longs, Longs]:
-    """Return tables of cards and blocks for so many words, with an eighth more to grow into."""
-    cards, blocks = (
+def _slots(exact: int, parts: int) -> int:
+    """Return how many slots parts of words need to be told apart: the kernel fills half of them."""
+    return 1 << (2 * (1 + parts) * (1 + exact)).bit_length()
+
+
+def spacious_tables(used: tuple[int, ...]) -> list[Longs]:
+    """
+    Return tables of cards, blocks and words for so many words in use, with an eighth more to grow
+    into. Raises ValueError for more of them than there are.
+    """
+    if len(used) > len(_ROW_WORDS):
+        raise ValueError(f"there are {len(used)} tables")
+    return [
         np.zeros((words // row_words * 9 // 8 + _FIRST_CARDS) * row_words, np.int64)
-        for words, row_words in zip(used, (kernel.CARD_WORDS, kernel.BLOCK_WORDS), strict=True)
-    )
-    return cards, blocks
+        for words, row_words in zip(used, _ROW_WORDS, strict=False)
+    ]

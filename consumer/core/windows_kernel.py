@@ -1,7 +1,7 @@
 """
 Payments of each card in exact sliding windows (t - W, t], for one partition of the input topic.
 
-All state is words of int64 in four tables, and every change of a word is written to an undo log
+All state is words of int64 in five tables, and every change of a word is written to an undo log
 first, so that a batch can be taken back bit for bit.
 
 - `header`: the words of the partition as a whole.
@@ -11,6 +11,10 @@ first, so that a batch can be taken back bit for bit.
 - `blocks`: OLDER, then the stamp and the running total of up to ENTRIES payments. Only the newest
   block of a card may be part full. The total of an entry is the sum of all amounts before it, so a
   window costs one look at each block and a scan of the one where it begins.
+- `words`: a row for each block, and in it a word for each entry: what else is kept of a payment, as
+  a feature set asks (words.py). It has no rows where the set asks for nothing.
+
+What a set does not ask for comes as None, and numba compiles the kernel without it.
 
 A stamp is a payment's time with a fingerprint of its event_id in the lowest bits. Stamps are in the
 order of their times; of equal times, in the order of the log.
@@ -33,6 +37,7 @@ HEADER: Final = 0
 INDEX: Final = 1
 CARDS: Final = 2
 BLOCKS: Final = 3
+WORDS: Final = 4
 
 # Words of the header.
 WATERMARK: Final = 0  # latest event time so far, microseconds
@@ -87,6 +92,9 @@ EARLIEST_TIME: Final = -(2**52)
 ALERTS_KEPT: Final = 62  # windows that a card remembers its alerts of
 ALERT_BITS: Final = (1 << ALERTS_KEPT) - 1
 
+SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+SPREAD_SHIFT: Final = np.uint64(32)
+
 # Halves of a slot of the index.
 ROW: Final = (1 << 32) - 1
 TAG: Final = -(1 << 32)
@@ -96,6 +104,8 @@ NEVER: Final = -(2**62)
 TABLE_SHIFT: Final = 60
 UNDO_WORDS: Final = 128
 """The most that one payment in time order can write; a late one may need more, and asks for it."""
+MOVED_WORDS: Final = 3
+"""What it writes for each payment that it moves up."""
 BLOCKS_AT_ONCE: Final = 3
 """The most that one payment can begin: one of payments, two of hours."""
 
@@ -110,7 +120,7 @@ def _put(table, words, at, value, undo, logged):
 
 
 @numba.njit(cache=True, nogil=True)
-def take_back(header, index, cards, blocks, undo, logged):
+def take_back(header, index, cards, blocks, words, undo, logged):
     """Undo the log's changes, newest first."""
     address = (1 << TABLE_SHIFT) - 1
     for k in range(logged - 1, -1, -1):
@@ -122,8 +132,10 @@ def take_back(header, index, cards, blocks, undo, logged):
             index[at] = undo[k, 1]
         elif table == CARDS:
             cards[at] = undo[k, 1]
-        else:
+        elif table == BLOCKS:
             blocks[at] = undo[k, 1]
+        else:
+            words[at] = undo[k, 1]
 
 
 @numba.njit(cache=True)
@@ -165,6 +177,12 @@ def rebuild_index(index, cards, count):
 def _at(block, k):
     """Return where entry k of the block is."""
     return block + FIRST + k * ENTRY_WORDS
+
+
+@numba.njit(cache=True)
+def _word_at(block, k):
+    """Return where the word of entry k of the block is, in the table of words."""
+    return block // BLOCK_WORDS * ENTRIES + k
 
 
 @numba.njit(cache=True)
@@ -211,11 +229,11 @@ def _find(blocks, block, fill, end_total, stamp, amount):
 @numba.njit(cache=True)
 def _measure(
     cards, blocks, card, stamp, amount, may_repeat, oldest_kept, windows, exact, pane, counts, sums,
-    since, hot, i,
+    since, told, hot, i,
 ):  # fmt: skip
     """
-    Count and sum the payments of the card in (time - W, time] for each W, shortest first, and say
-    how long before this one the last of them was.
+    Count and sum the payments of the card in (time - W, time] for each W, shortest first; where it
+    is asked, say how long before this one the last of them was, and count what is distinct.
 
     A payment at or before `oldest_kept` does not exist any more, wherever it still lies. One that
     is there already is measured over those before it. Returns how many payments stand after the
@@ -238,9 +256,11 @@ def _measure(
         steps, at_block, at, total = _find(blocks, block, fill, end_total, stamp, amount)
         if steps > 0 and later + steps <= exact:  # one that is folded is not known any more
             repeated, later, block, fill, end_total = True, later + steps, at_block, at, total
-    last = NEVER if block < 0 else _stamp(blocks, block, fill - 1) >> FINGERPRINT_BITS
-    if last > oldest_kept:
-        since[i] = min(since[i], time - last)
+    if since is not None:
+        last = NEVER if block < 0 else _stamp(blocks, block, fill - 1) >> FINGERPRINT_BITS
+        if last > oldest_kept:
+            since[i] = min(since[i], time - last)
+    place, place_fill = block, fill
     count = 0
     first_total = end_total
     for w in range(windows.shape[0]):
@@ -258,12 +278,68 @@ def _measure(
                 total = _before(blocks, block, fill - inside)
         counts[i, w] = count + inside
         sums[i, w] = end_total - total
+    if told is not None:
+        _count_distinct(blocks, told, place, place_fill, max(exact - later, 0), counts, i)
     if later + counts[i, windows.shape[0] - 1] >= exact:
         _measure_folded(
             cards, blocks, card, later, end_total, time, oldest_kept, windows, exact, pane, counts,
             sums, since, hot, i,
         )  # fmt: skip
     return later, repeated
+
+
+@numba.njit(cache=True)
+def _count_distinct(blocks, told, block, fill, apart, counts, i):
+    """
+    Count the distinct parts of the words of this payment and of those in the windows that end at
+    the place given, `apart` of them at most: as many are told apart.
+
+    Most words come again as they are, so whole ones are looked for first, under their complements:
+    no part of a word looks like one.
+    """
+    words, own, masks, seen, distinct = told
+    longest = distinct.shape[2] - 1
+    size = 2
+    while size < 2 * (1 + masks.shape[0]) * (1 + min(counts[i, longest], apart)):
+        size *= 2
+    stamp = seen[0] + 1
+    seen[0] = stamp
+    _see(seen, size - 1, ~own[i], stamp)
+    for f in range(masks.shape[0]):
+        distinct[i, f, longest] = _see(seen, size - 1, own[i] & masks[f], stamp)
+    row = block // BLOCK_WORDS
+    done = 0
+    for w in range(longest + 1):
+        while done < min(counts[i, w], apart):
+            if fill == 0:
+                row = blocks[row * BLOCK_WORDS + OLDER]
+                fill = ENTRIES
+            fill -= 1
+            done += 1
+            word = words[row * ENTRIES + fill]
+            if _see(seen, size - 1, ~word, stamp) == 1:
+                for f in range(masks.shape[0]):
+                    distinct[i, f, longest] += _see(seen, size - 1, word & masks[f], stamp)
+        for f in range(masks.shape[0]):
+            distinct[i, f, w] = distinct[i, f, longest]
+
+
+@numba.njit(cache=True)
+def _see(seen, mask, part, stamp):
+    """
+    Return 1 for a part of a word that was not seen under this stamp yet, 0 for one that was, or is
+    nothing. Slots of another stamp are empty, so that the table is never cleared.
+    """
+    if part == 0:
+        return 0
+    slot = np.int64(np.uint64(part) * SPREAD >> SPREAD_SHIFT) & mask
+    while seen[2 * slot + 1] == stamp:
+        if seen[2 * slot + 2] == part:
+            return 0
+        slot = (slot + 1) & mask
+    seen[2 * slot + 1] = stamp
+    seen[2 * slot + 2] = part
+    return 1
 
 
 @numba.njit(cache=True)
@@ -314,7 +390,7 @@ def _measure_folded(
             )  # fmt: skip
             last = max(last, begin)
         row = blocks[row * BLOCK_WORDS + OLDER]
-    if later >= exact:
+    if since is not None and later >= exact:
         since[i] = min(longest, time - last)
     count = amount = 0
     for w in range(windows.shape[0]):
@@ -483,7 +559,7 @@ def _begin_block(header, cards, blocks, card, undo, logged):
 
 
 @numba.njit(cache=True)
-def _insert(header, cards, blocks, card, stamp, amount, later, undo, logged):
+def _insert(header, cards, blocks, told, card, stamp, amount, later, undo, logged, i):
     """Place a payment after all that are not later; `later` payments move up by one."""
     block = cards[card + NEWEST] * BLOCK_WORDS
     at = cards[card + FILL]
@@ -502,6 +578,11 @@ def _insert(header, cards, blocks, card, stamp, amount, later, undo, logged):
         moved = _stamp(blocks, block, at)
         logged = _put(BLOCKS, blocks, _at(to_block, to) + STAMP, moved, undo, logged)
         logged = _put(BLOCKS, blocks, _at(to_block, to) + BEFORE, before + amount, undo, logged)
+        if told is not None:
+            moved = told[0][_word_at(block, at)]
+            logged = _put(WORDS, told[0], _word_at(to_block, to), moved, undo, logged)
+    if told is not None:
+        logged = _put(WORDS, told[0], _word_at(block, at), told[1][i], undo, logged)
     logged = _put(BLOCKS, blocks, _at(block, at) + STAMP, stamp, undo, logged)
     return _put(BLOCKS, blocks, _at(block, at) + BEFORE, before, undo, logged)
 
@@ -539,7 +620,7 @@ def _has_room(header, cards, blocks, undo, logged, words):
 
 
 @numba.njit(cache=True)
-def _prefetch(index, cards, blocks, rows, hashes, places):
+def _prefetch(index, cards, blocks, told, rows, hashes, places):
     """
     Have what these payments will look at fetched from memory, all of it at once.
 
@@ -562,19 +643,25 @@ def _prefetch(index, cards, blocks, rows, hashes, places):
         if newest != NONE:
             block = newest * BLOCK_WORDS
             end = _at(block, cards[card + FILL])
+            if told is not None:
+                prefetch(told[0], newest * ENTRIES)
+                prefetch(told[0], newest * ENTRIES + cards[card + FILL])
             prefetch(blocks, block)
             prefetch(blocks, max(block, end - LINE_WORDS))
             prefetch(blocks, end)
     for k in range(rows.shape[0]):
         older = NONE if places[k] == NONE else blocks[places[k] * BLOCK_WORDS + OLDER]
         if older >= 0:
+            if told is not None:
+                prefetch(told[0], older * ENTRIES)
+                prefetch(told[0], older * ENTRIES + ENTRIES - 1)
             prefetch(blocks, older * BLOCK_WORDS)
 
 
 @numba.njit(cache=True, nogil=True)
 def observe(
     header, index, cards, blocks, undo, logged, begin, rows, hashes, times, amounts, fingerprints,
-    enters, windows, grace, exact, pane, counts, sums, since, late, hot,
+    enters, windows, grace, exact, pane, counts, sums, since, told, late, hot,
 ):  # fmt: skip
     """
     Measure each payment's windows, itself included, and then add it if it `enters`, is not late and
@@ -587,12 +674,17 @@ def observe(
     payments or more are later than where the longest window begins. Starts at rows[begin] and
     returns (position, logged): position short of k means that a table or the log is full, and the
     caller grows them and calls again.
+
+    told is None, or the table of words; the word of each payment, int64[n]; v masks of the parts of
+    a word; a table of int64[1 + 2 * slots], slots a power of two and 2 * (1 + v) for each payment
+    told apart at least, zeros at first and then left alone; and distinct int64[n, v, d], which is filled
+    for the d shortest windows. A part that is 0 is none. since may be None.
     """
     longest = windows[windows.shape[0] - 1]
     places = np.empty(AHEAD, np.int64)
     for k in range(begin, rows.shape[0]):
         if (k - begin) % AHEAD == 0:
-            _prefetch(index, cards, blocks, rows[k : k + AHEAD], hashes, places)
+            _prefetch(index, cards, blocks, told, rows[k : k + AHEAD], hashes, places)
         if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS):
             return k, logged
         i = rows[k]
@@ -603,17 +695,20 @@ def observe(
         may_repeat = enters[i] and fingerprints[i] != NO_FINGERPRINT
         slot = _slot_of(index, cards, hashes[i, 0], hashes[i, 1])
         later, repeated = 0, False
-        since[i] = longest
+        if since is not None:
+            since[i] = longest
         if index[slot] == NONE:
             counts[i, :] = 0
             sums[i, :] = 0
+            if told is not None:
+                _count_distinct(blocks, told, 0, 0, 0, counts, i)
         else:
             card = (index[slot] & ROW) * CARD_WORDS
             later, repeated = _measure(
                 cards, blocks, card, stamp, amounts[i], may_repeat, oldest_kept, windows, exact,
-                pane, counts, sums, since, hot, i,
+                pane, counts, sums, since, told, hot, i,
             )  # fmt: skip
-        if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + 2 * later):
+        if not _has_room(header, cards, blocks, undo, logged, UNDO_WORDS + MOVED_WORDS * later):
             return k, logged
         for w in range(windows.shape[0]):
             counts[i, w] += 1
@@ -638,7 +733,9 @@ def observe(
                 continue
         if cards[card + NEWEST] == NONE or cards[card + FILL] == ENTRIES:
             logged = _begin_block(header, cards, blocks, card, undo, logged)
-        logged = _insert(header, cards, blocks, card, stamp, amounts[i], later, undo, logged)
+        logged = _insert(
+            header, cards, blocks, told, card, stamp, amounts[i], later, undo, logged, i
+        )
     return rows.shape[0], logged
 
 

@@ -16,6 +16,8 @@ COUNTS: Final[Mapping[str, Mapping[int, int]]] = MappingProxyType(
         for name, positions in (
             ("arrival-1", _COUNTED),
             ("arrival-2", _COUNTED | {14: 3, 15: 14, 16: 21, 17: 28}),
+            ("arrival-3", _COUNTED),
+            ("arrival-4", _COUNTED),
         )
     }
 )

@@ -36,7 +36,10 @@ DELAY: Final = 7 * DAY
 
 
 class Payment(NamedTuple):
-    """What windows take of a payment: times in microseconds, the amount in ten-thousandths."""
+    """
+    What windows take of a payment: times in microseconds, the amount in ten-thousandths; a country
+    that is empty is none.
+    """
 
     offset: int
     time: int
@@ -44,6 +47,8 @@ class Payment(NamedTuple):
     event: int
     enters: bool
     utc_offset_minutes: int
+    terminal: str = ""
+    country: str = ""
 
 
 class Answer(NamedTuple):
@@ -69,6 +74,7 @@ def payment_of(offset: int, fields: Mapping[str, Any], event: int) -> Payment | 
         offset, fields["event_time"], minor * 10 ** (4 - exponent), event,
         fields.get("kind", "AUTHORISATION") in _ENTERING,
         fields.get("local_utc_offset_minutes") or 0,
+        fields["terminal_id"], fields.get("merchant_country") or "",
     )  # fmt: skip
 
 
@@ -194,6 +200,16 @@ def _arrival_3(payment: Payment, earlier: Sequence[Payment]) -> dict[int, float]
     return {**_arrival_1(payment, earlier), 14: min(since, LONGEST) / 1_000_000}
 
 
+def _arrival_4(payment: Payment, earlier: Sequence[Payment]) -> dict[int, float]:
+    found = _arrival_3(payment, earlier)
+    for at, days in ((15, 1), (17, 7)):
+        start = payment.time - days * DAY
+        inside = [payment, *(other for other in earlier if other.time > start)]
+        found[at] = len({other.terminal for other in inside})
+        found[at + 1] = len({other.country for other in inside} - {""})
+    return found
+
+
 def _handbook_1(payment: Payment, earlier: Sequence[Payment]) -> dict[int, float]:
     found: dict[int, float] = {0: payment.amount / _MAJOR, **_calendar(payment)}
     for at, days in ((3, 1), (5, 7), (7, 30)):
@@ -207,6 +223,7 @@ _SETS: Final = MappingProxyType(
         "arrival-1": _arrival_1,
         "arrival-2": _arrival_2,
         "arrival-3": _arrival_3,
+        "arrival-4": _arrival_4,
         "handbook-1": _handbook_1,
     }
 )

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, FeatureSet
 from consumer.core.manifest import Thresholds
 from tests.integration.history import decode
 from tests.integration.oracle import DAY, Partition
@@ -14,15 +14,15 @@ from tests.integration.traffic import Traffic
 from training.bundle import Trained, write_bundle
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, feature_set: FeatureSet = ARRIVAL_1) -> None:
     """Train on payments like those that the tests send; about one in ten reaches review."""
-    traffic, history = Traffic(99), Partition(DAY)
+    traffic, history = Traffic(99), Partition(DAY, feature_set=feature_set.name)
     rng = np.random.default_rng(0)
-    rows = np.empty((4_000, len(ARRIVAL_1.names)), np.float32)
+    rows = np.empty((4_000, len(feature_set.names)), np.float32)
     for row in rows:
         payment = decode("transaction", traffic.payment().value)
         row[:], *_ = history.observe(payment, np.sort(rng.poisson(1.0, 3)).tolist())
-    frauds = rows[:, ARRIVAL_1.names.index("terminal_frauds_7d")]
+    frauds = rows[:, feature_set.names.index("terminal_frauds_7d")]
     is_fraud = rows[:, 0] + 20 * frauds + 20 * rng.normal(size=len(rows)) > 100
     classifier = HistGradientBoostingClassifier(
         max_iter=20, max_leaf_nodes=31, early_stopping=False, random_state=0
@@ -31,4 +31,4 @@ def write_model(folder: Path) -> None:
         classifier.fit(rows, is_fraud)
     thresholds = Thresholds(challenge=0.2, review=0.4, decline=0.8)
     trained = Trained(classifier, rows, is_fraud, thresholds, {"payments": len(rows)}, {})
-    write_bundle(folder, trained, ARRIVAL_1, "integration", "auto")
+    write_bundle(folder, trained, feature_set, "integration", "auto")

@@ -120,7 +120,7 @@ def _decisions(f: _Facts) -> Iterator[Violation]:
     for place, prediction in f.predictions.items():
         probability = prediction["probability"]
         expected = {
-            "feature set": (prediction["feature_set"], "arrival-1"),
+            "feature set": (prediction["feature_set"], f.h.bundle.feature_set),
             "score": (prediction["score"], 1 + int(998 * probability)),
             "decision": (prediction["decision"], f.h.bundle.decision(probability)),
             "reasons": (bool(prediction["reasons"]), prediction["decision"] in FLAGGED),
@@ -134,7 +134,9 @@ def _features(f: _Facts) -> Iterator[Violation]:
     that were acknowledged before the payment was sent, unless it says LABELS_STALE.
     """
     frauds, labels = _frauds(f.h), len(f.h.labels)
-    state: dict[int, Partition] = defaultdict(lambda: Partition(f.h.grace))
+    state: dict[int, Partition] = defaultdict(
+        lambda: Partition(f.h.grace, feature_set=f.h.bundle.feature_set)
+    )
     for place, payment in f.payments.items():
         prediction = f.predictions.get(place)
         below = prediction["label_offsets"] if prediction else [0]

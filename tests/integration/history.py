@@ -23,12 +23,16 @@ _DECODERS = {name: Decoder(name) for name in ("transaction", "label", "predictio
 
 @dataclass(frozen=True)
 class Bundle:
-    """What the checker believes of the model: thresholds, and a scorer that is not the served."""
+    """
+    What the checker believes of the model: thresholds, features, and a scorer that is not the
+    served.
+    """
 
     challenge: float
     review: float
     decline: float
     score: Callable[[Sequence[Sequence[float]]], Sequence[float]] | None = None
+    feature_set: str = "arrival-1"
 
     def decision(self, probability: float) -> str:
         """Apply the thresholds."""
@@ -94,8 +98,8 @@ class Topics:
 
 
 def load_thresholds(folder: Path) -> Bundle:
-    """Read the manifest's thresholds; ONNX Runtime scores, which is not what serves the model."""
-    thresholds = json.loads((folder / "manifest.json").read_text())["thresholds"]
+    """Read the manifest; ONNX Runtime scores, which is not what serves the model."""
+    manifest = json.loads((folder / "manifest.json").read_text())
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     name = session.get_inputs()[0].name
 
@@ -103,7 +107,7 @@ def load_thresholds(folder: Path) -> Bundle:
         scores: list[float] = session.run(None, {name: np.array(rows, np.float32)})[1][:, 1]
         return scores
 
-    return Bundle(**thresholds, score=score)
+    return Bundle(**manifest["thresholds"], score=score, feature_set=manifest["feature_set"])
 
 
 def read_history(

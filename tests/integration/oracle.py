@@ -1,11 +1,13 @@
 """
-The features of arrival-1, computed again: slow, plain, and sharing no line with the pipeline.
+The features of arrival-1 and arrival-4, computed again: slow, plain, and sharing no line with the
+pipeline.
 Frauds are counted by the checker (consumer/verify/frauds.py), which shares none either.
 
 One payment at a time in log order, whole histories in lists, exact integers until the last step.
 """
 
 import math
+import struct
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,13 +25,18 @@ TOLD_APART = 4_095
 """Of a card's payments the newest so many; of older ones a window takes the hours it holds."""
 
 
+_Past = tuple[int, int, str, str, str | None]
+"""Time, amount, event id, terminal and country of a payment."""
+
+
 @dataclass
 class Partition:
     """The history of one partition of the input topic; feed it every payment in offset order."""
 
     grace: int
     watermark: float = -math.inf
-    _cards: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
+    feature_set: str = "arrival-1"
+    _cards: dict[str, list[_Past]] = field(default_factory=lambda: defaultdict(list))
 
     def observe(
         self, payment: dict[str, Any], frauds: Sequence[int]
@@ -45,16 +52,18 @@ class Partition:
         history = self._cards[payment["card_id"]]
         newest = history[-TOLD_APART:]
         earlier = [past for past in newest if kept_after < past[0] <= time]
-        this = (time, amount, payment["event_id"])
+        this = (
+            time, amount, payment["event_id"], payment["terminal_id"], payment["merchant_country"]
+        )  # fmt: skip
         repeated = payment["kind"] in ENTERING and this in earlier
         if repeated:
             since = earlier.index(this)
             earlier = [p for k, p in enumerate(earlier) if p[0] < time or k < since]
-        hours = [(t - t % HOUR, a, event) for t, a, event in history[:-TOLD_APART]]
+        hours = [(t - t % HOUR, a, event, "", None) for t, a, event, *_ in history[:-TOLD_APART]]
         earlier += [past for past in hours if kept_after < past[0] <= time]
         start = max(time - WINDOWS[-1], kept_after)
         hot = len(newest) == TOLD_APART and newest[0][0] > start
-        inside = [[a for t, a, _ in earlier if t > time - w] + [amount] for w in WINDOWS]
+        inside = [[a for t, a, *_ in earlier if t > time - w] + [amount] for w in WINDOWS]
         if payment["kind"] in ENTERING and not late and not repeated:
             insort(history, this, key=lambda past: past[0])
         month = inside[-1]
@@ -67,7 +76,27 @@ class Partition:
         else:
             features.append(_steps(amount, (sum(month) - amount) / (len(month) - 1)))
         features.append(_steps(sum(inside[0]) / len(inside[0]), sum(month) / len(month)))
-        return [float(feature) for feature in features], late, hot
+        if self.feature_set == "arrival-4":
+            features += _more_of_arrival_4(this, earlier)
+        return [_float32(feature) for feature in features], late, hot
+
+
+def _more_of_arrival_4(this: _Past, earlier: Sequence[_Past]) -> list[float]:
+    """Return seconds since the last payment; terminals and countries of a day, and of a week."""
+    time = this[0]
+    last = max([time - WINDOWS[-1], *(t for t, *_ in earlier)])
+    features = [(time - last) / 1_000_000]
+    for window in WINDOWS[:2]:
+        places = [this[3:], *(past[3:] for past in earlier if past[0] > time - window)]
+        features.append(len({terminal for terminal, _ in places if terminal}))
+        features.append(len({country for _, country in places if country}))
+    return features
+
+
+def _float32(feature: float) -> float:
+    """Return what a row of float32 holds of it; only seconds are no small whole numbers."""
+    found: tuple[float] = struct.unpack("f", struct.pack("f", feature))
+    return found[0]
 
 
 def _calendar(payment: dict[str, Any]) -> list[bool]:

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumer.adapters.snapshots import SnapshotStore
+from consumer.core.feature_sets import ARRIVAL_1
 from consumer.core.snapshot import Manifest
 from consumer.core.state import VelocityState
 from consumer.core.windows import EXACT_PAYMENTS
@@ -315,7 +316,7 @@ def test_a_state_that_the_log_does_not_say_is_found(scene, kept):
     store = SnapshotStore(kept["state"]["url"], scene.topics.group, scene.topics.payments)
     [stored] = [each for each in store.stored(1) if each.next_offset == offset]
     manifest = Manifest.from_line(newest.read_bytes().split(b"\n")[0])
-    state = VelocityState(manifest.contract.windows, manifest.contract.grace, DAY)
+    state = VelocityState(ARRIVAL_1.plan, manifest.contract.grace, DAY)
     tables = state.empty_tables()
     store.read(stored, manifest.contract, tables)
     words = [

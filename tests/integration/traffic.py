@@ -149,6 +149,7 @@ class Traffic:
             terminal_id=draw.choice(self._terminals),
             amount_minor=-amount if kind == "REFUND" else amount,
             local_utc_offset_minutes=draw.choice((None, 0, 120, -300)),
+            merchant_country=("BE", "BE", "FR", None, "", "Atlantis")[self._number % 6],
         )
         if draw.random() < 0.2:
             fields |= {"billing_amount_minor": 2 * amount, "billing_currency_exponent": 3}

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 NEVER = -(2**62)
+Parts = tuple[int, ...]
 
 
 @dataclass
@@ -18,7 +19,8 @@ class ReferenceWindows:
     there already, with the same event id, time and amount, is measured over those before the first.
 
     Only the newest `exact` of them are told apart. Of the others a window knows in which hour they
-    were, `pane` long, and takes an hour that begins inside it whole.
+    were, `pane` long, and takes an hour that begins inside it whole; of what else was kept of them
+    it knows nothing.
 
     Alerts are a set of (card, window); one that is asked for after the grace is always opened and
     never kept, since no state has to reach back that far.
@@ -30,43 +32,53 @@ class ReferenceWindows:
     exact: int = 10**9
     pane: int = 1
     watermark: int = NEVER
-    payments: dict[Hashable, list[tuple[int, int, Hashable]]] = field(
+    distinct_windows: int = 0
+    payments: dict[Hashable, list[tuple[int, int, Hashable, Parts]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     alerts: set[tuple[Hashable, int]] = field(default_factory=set)
 
     def observe(
-        self, card: Hashable, time: int, amount: int, event: Hashable = None, *, enters: bool = True
-    ) -> tuple[list[int], list[int], int, bool, bool]:
+        self, card: Hashable, time: int, amount: int, event: Hashable = None, *,
+        enters: bool = True, parts: Parts = (),
+    ) -> tuple[list[int], list[int], int, bool, bool, list[list[int]]]:  # fmt: skip
         """
         Return counts and sums of each window, this payment included, the time since the one before
-        (the longest window where there is none, and at most), whether it is late, and whether the
-        longest window has `exact` payments or more between its begin and now.
+        (the longest window where there is none, and at most), whether it is late, whether the
+        longest window has `exact` payments or more between its begin and now, and of each of its
+        parts how many different ones each of the shortest `distinct_windows` windows has.
 
-        An event that is None has no id, and repeats no other.
+        An event that is None has no id, and repeats no other. A part that is 0 is none.
         """
         is_late = time < self.watermark - self.grace
         self.watermark = max(self.watermark, time)
         gone = self.watermark - max(self.windows) - self.grace
-        this, held = (time, amount, event), self.payments[card]
+        this, held = (time, amount, event, parts), self.payments[card]
         told_apart, folded = held[-self.exact :], held[: -self.exact]
         is_repeat = enters and event is not None and this in told_apart
         first = told_apart.index(this) if is_repeat else None
         earlier = [p for p in told_apart[:first] if p[0] <= time]
-        earlier += [(t - t % self.pane, a, e) for t, a, e in folded if t - t % self.pane <= time]
+        distinct: list[list[int]] = [[] for _ in parts]
+        for window in sorted(self.windows)[: self.distinct_windows]:
+            begin = max(time - window, gone)
+            seen = [parts, *(kept for t, *_, kept in earlier if t > begin)]
+            for number, counts_of_part in enumerate(distinct):
+                counts_of_part.append(len({kept[number] for kept in seen} - {0}))
+        begins = [(t - t % self.pane, a, e, p) for t, a, e, p in folded]
+        earlier += [p for p in begins if p[0] <= time]
         start = max(time - max(self.windows), gone)
         is_hot = len(told_apart) == self.exact and told_apart[0][0] > start
         counts, sums = [], []
         for window in sorted(self.windows):
-            inside = [a for t, a, _ in earlier if t > max(time - window, gone)]
+            inside = [a for t, a, *_ in earlier if t > max(time - window, gone)]
             counts.append(len(inside) + 1)
             sums.append(sum(inside) + amount)
-        lasted = [time - t for t, _, _ in earlier if t > gone]
+        lasted = [time - t for t, *_ in earlier if t > gone]
         since = min([*lasted, max(self.windows)])
         if enters and not is_late and not is_repeat:
             held.append(this)
             held.sort(key=lambda payment: payment[0])
-        return counts, sums, since, is_late, is_hot
+        return counts, sums, since, is_late, is_hot, distinct
 
     def opens_alert(self, card: Hashable, time: int) -> bool:
         """Say whether this is the first flagged payment of its card in its window."""

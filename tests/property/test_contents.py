@@ -9,11 +9,13 @@ from consumer.core.contents import contents_of, differences
 from tests.property.references import ReferenceWindows
 from tests.property.test_windows import (
     GRACE,
+    TELLS,
     WINDOWS,
     fresh,
     hashes_of,
     hot_or_not,
     observe,
+    parts_of,
     payments,
 )
 
@@ -36,16 +38,21 @@ def test_contents_are_the_payments_that_entered_and_still_count(hot, log):
 
     reference = ReferenceWindows(WINDOWS, GRACE, **hot)
     for card, time, amount, event, enters in log:
-        reference.observe(card, time, amount, event or None, enters=enters)
+        parts = parts_of((card, time, amount, event, enters)) if hot.keys() & TELLS else (0, 0)
+        reference.observe(card, time, amount, event or None, enters=enters, parts=parts)
     oldest = reference.watermark - WINDOWS[-1] - GRACE
     expected, hours = [], Counter()
     for card, payments_ in sorted(reference.payments.items()):
         told_apart = payments_[-reference.exact :]
-        expected += [(card, t, a, e or 0) for t, a, e in told_apart if t > oldest]
-        for time, amount, _ in payments_[: -reference.exact]:
+        expected += [
+            (card, t, a, e or 0, one << 16 | other)
+            for t, a, e, (one, other) in told_apart
+            if t > oldest
+        ]
+        for time, amount, *_ in payments_[: -reference.exact]:
             if (begin := time - time % reference.pane) > oldest:
                 hours[card, begin] += np.array([1, amount])
-    columns = (found.hashes[:, 1], found.times, found.amounts, found.fingerprints)
+    columns = (found.hashes[:, 1], found.times, found.amounts, found.fingerprints, found.words)
     assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected
     assert found.hours[:, 1:].tolist() == [[*hour, *hours[hour]] for hour in sorted(hours)]
     assert found.watermark == reference.watermark

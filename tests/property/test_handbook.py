@@ -39,7 +39,7 @@ def streamed(payments: handbook.Payments, seed: int = 0) -> np.ndarray:
     label_writer = LabelWriter(payments, labels, seed)
     decoder = PaymentDecoder([schemas.load("transaction")])
     frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-    state = VelocityState(HANDBOOK_1.windows, grace=DAY, alert_window=DAY)
+    state = VelocityState(HANDBOOK_1.plan, grace=DAY, alert_window=DAY)
     state.begin(0)
     step = FeatureStep(HANDBOOK_1, state, frauds)
     rows = np.empty((len(payments), len(HANDBOOK_1.names)), np.float32)

@@ -9,7 +9,17 @@ from consumer.core import windows_kernel as kernel
 from consumer.core.pages import Pages
 from consumer.core.pages_kernel import PAGE_WORDS
 from consumer.core.windows import spacious_tables
-from tests.property.test_windows import IN_TIME, cut, fresh, hashes_of, observe, payments, words
+from tests.property.test_windows import (
+    IN_TIME,
+    TELLS,
+    cut,
+    fresh,
+    hashes_of,
+    observe,
+    payments,
+    words,
+    words_or_not,
+)
 
 _WORDS = 200_000  # more than any state of these tests has
 
@@ -19,6 +29,11 @@ def copy_some(windows, changed, targets):
     _, *tables = windows.tables
     for table, flags, target in zip(tables, changed.take(), targets, strict=True):
         Pages(table, flags, gathered=False).copy_to(target)
+
+
+def targets_for(windows):
+    """Return room for a copy of each table."""
+    return [np.zeros(_WORDS, np.int64) for _ in windows.used]
 
 
 def grown(header, tables, used):
@@ -34,14 +49,16 @@ def many(batch, spread):
     return [(card + spread * k, *rest) for k, (card, *rest) in enumerate(batch)]
 
 
-@given(payments(), payments(max_size=60), st.integers(0, 40), st.data())
-def test_a_copy_followed_over_batches_and_roll_backs_is_the_state(before, after, spread, data):
+@given(words_or_not, payments(), payments(max_size=60), st.integers(0, 40), st.data())
+def test_a_copy_followed_over_batches_and_roll_backs_is_the_state(
+    tells, before, after, spread, data
+):
     """Pages are taken at any time, in the middle of a batch too; the last are gathered."""
-    state, twin = fresh(), fresh()
+    state, twin = fresh(**tells), fresh(**tells)
     observe(state, many(before, spread))
     state.settle()
     changed = state.follow()
-    targets = [np.zeros(_WORDS, np.int64), np.zeros(_WORDS, np.int64)]
+    targets = targets_for(state)
 
     for batch in data.draw(cut(after)):
         observe(state, many(batch, spread))
@@ -59,9 +76,10 @@ def test_a_copy_followed_over_batches_and_roll_backs_is_the_state(before, after,
     assert observe(twin, before) == observe(state, before)
 
 
-def test_every_word_that_a_payment_or_an_alert_changes_is_on_a_page_that_is_noted():
+@pytest.mark.parametrize("tells", [{}, TELLS], ids=["plain", "words"])
+def test_every_word_that_a_payment_or_an_alert_changes_is_on_a_page_that_is_noted(tells):
     """One at a time, of cards whose rows and blocks begin anywhere on a page."""
-    state = fresh()
+    state = fresh(**tells)
     observe(state, [(k, 10_000, 5, k, True) for k in range(70)])
     state.settle()
     changed = state.follow()
@@ -80,14 +98,15 @@ def test_every_word_that_a_payment_or_an_alert_changes_is_on_a_page_that_is_note
             assert noted[pages].all()
 
 
-def test_dropping_idle_cards_moves_rows_and_so_changes_all():
+@pytest.mark.parametrize("tells", [{}, TELLS], ids=["plain", "words"])
+def test_dropping_idle_cards_moves_rows_and_so_changes_all(tells):
     """Rows move up without an entry in the undo log; what makes the room for it adds nothing."""
-    state, twin = fresh(), fresh()
+    state, twin = fresh(**tells), fresh(**tells)
     observe(state, [(k, 10_000, 5, k, True) for k in range(450)])
     observe(state, [(k, 20_000, 5, k, True) for k in range(450, 900)])
     state.settle()
     changed = state.follow()
-    targets = [np.zeros(_WORDS, np.int64), np.zeros(_WORDS, np.int64)]
+    targets = targets_for(state)
     copy_some(state, changed, targets)
 
     observe(state, [(k, 20_000, 7, k, False) for k in range(1_000)])
@@ -132,6 +151,23 @@ def test_a_circle_of_blocks_is_refused():
 
     with pytest.raises(ValueError, match="circle"):
         fresh().take_over(header, cards, blocks)
+
+
+@pytest.mark.parametrize("fault", ["too few tables", "too many tables", "a row too few"])
+def test_words_that_are_not_as_many_as_the_blocks_are_refused(fault):
+    """A kernel finds the word of a payment by where the payment is, and asks no more."""
+    state = fresh(**TELLS)
+    observe(state, [(1, 10_000, 5, k, True) for k in range(40)])
+    state.settle()
+    header, cards, blocks, kept = grown(state.tables[0], state.tables[1:], state.used)
+    tables = {
+        "too few tables": (cards, blocks),
+        "too many tables": (cards, blocks, kept, kept),
+        "a row too few": (cards, blocks, kept[: -kernel.ENTRIES]),
+    }[fault]
+
+    with pytest.raises(ValueError, match="table"):
+        fresh(**TELLS).take_over(header, *tables)
 
 
 def test_the_index_follows_from_the_cards():

@@ -29,7 +29,7 @@ from consumer.adapters.snapshots import SnapshotStore
 from consumer.core import restore, windows
 from consumer.core.batching import BatchControl
 from consumer.core.decode import PaymentDecoder
-from consumer.core.feature_sets import ARRIVAL_1, HANDBOOK_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_4, HANDBOOK_1
 from consumer.core.snapshot import Contract, StateCopy
 from consumer.errors import BatchAbortedError
 from consumer.loop import Loop
@@ -71,6 +71,7 @@ def steps_of(seed, count):
             else None,
             "card": draw.randrange(draw.choice([3, 3, 200])),
             "terminal": draw.randrange(6),
+            "country": draw.choice([None, "BE", "BE", "DE", "Utopia"]),
             "kind": draw.choice(["AUTHORISATION"] * 4 + ["ADVICE", "REFUND", "REVERSAL"]),
             "amount": draw.choice([0, 1, 100, 1_234, 25_000, 10**9])
             if draw.random() < 0.97
@@ -144,6 +145,7 @@ class Log:
         made = payment(
             next(_numbers), event_time=time_, kind=step["kind"],
             card_id=f"card-{step['card']}", terminal_id=f"terminal-{step['terminal']}",
+            merchant_country=step["country"],
             amount_minor=step["amount"] if poison or step["amount"] != POISON else 5,
         )  # fmt: skip
         about = {"payment": made, "time": time_, "in_time": back <= DAY}
@@ -271,7 +273,7 @@ class Member:
         loader = SnapshotLoader(
             world.store, world.contract, self.rig.state, self.rig.telemetry, GIVE_UP_SECONDS
         )
-        decoder = PaymentDecoder([*world.schemas])
+        decoder = PaymentDecoder([*world.schemas], attributes=world.feature_set.attributes)
         self.restorer = StateRestorer(
             world.log, decoder, self.rig.state, self.rig.telemetry, loader, self._part
         )
@@ -364,7 +366,7 @@ class World:
 
     def __init__(self, feature_set, alert_window, max_bytes):
         self.schemas = [schemas.load("transaction")]
-        self._made = (feature_set, alert_window)
+        self.feature_set = feature_set
         self._max_bytes = max_bytes
         self.alert_window = alert_window
         self.log = Log()
@@ -384,10 +386,9 @@ class World:
         self.damaged = set()
 
     def rig(self):
-        feature_set, alert_window = self._made
         return Rig(
-            FixedModel(probability), partitions=0, feature_set=feature_set,
-            alert_window=alert_window, max_bytes=self._max_bytes,
+            FixedModel(probability), partitions=0, feature_set=self.feature_set,
+            alert_window=self.alert_window, max_bytes=self._max_bytes,
         )  # fmt: skip
 
     def expected(self):
@@ -425,7 +426,7 @@ class Machine(RuleBasedStateMachine):
     """Each rule is one thing that happens to the group."""
 
     @initialize(
-        feature_set=st.sampled_from([ARRIVAL_1, HANDBOOK_1]),
+        feature_set=st.sampled_from([ARRIVAL_1, ARRIVAL_4, HANDBOOK_1]),
         alert_window=st.sampled_from([DAY // 2, 3 * DAY]),
         max_bytes=st.sampled_from([0, 0, 12_000]),
         seed=seeds,

@@ -51,11 +51,24 @@ def cut(draw, log):
 
 HOT = {"exact": kernel.ENTRIES, "pane": 16}
 """Of a card's payments the last 13 are told apart; an hour is shorter than the grace."""
-hot_or_not = pytest.mark.parametrize("hot", [{}, HOT])
+TELLS = {"distinct_windows": 2}
+"""Of each payment a word of two parts is kept; in 10 and 60 is told how many are distinct."""
+hot_or_not = pytest.mark.parametrize(
+    "hot", [{}, HOT, TELLS, HOT | TELLS], ids=["plain", "hot", "words", "hot-words"]
+)
+words_or_not = st.sampled_from([{}, TELLS])
+MASKS = np.array([-(2**16), 2**16 - 1])
 
 
-def fresh(max_bytes=0, **hot):
-    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes, **hot)
+def fresh(max_bytes=0, distinct_windows=0, **hot):
+    masks = MASKS if distinct_windows else None
+    return CardWindows(WINDOWS, GRACE, ALERT_WINDOW, max_bytes, masks=masks, **hot)
+
+
+def parts_of(payment):
+    """Return the parts of the word of a payment: few different ones, and now and then none."""
+    _, _, amount, fingerprint, _ = payment
+    return (amount % 5 - 2, fingerprint % 3)
 
 
 def hashes_of(cards):
@@ -65,27 +78,33 @@ def hashes_of(cards):
 
 
 def observe(state, batch):
-    """Return (counts, sums, since, late, hot) of each payment of the batch."""
+    """Return (counts, sums, since, late, hot, distinct) of each payment of the batch."""
     n = len(batch)
     if n == 0:
         return []
     cards, times, amounts_, ids, enters = zip(*batch, strict=True)
     counts, sums = np.empty((n, len(WINDOWS)), np.int64), np.empty((n, len(WINDOWS)), np.int64)
     since, late, hot = np.empty(n, np.int64), np.empty(n, np.bool_), np.zeros(n, np.bool_)
+    keeps_words = state._masks is not None
+    distinct = np.empty((n, 2, 2) if keeps_words else (n, 0), np.int64)
     state.observe(
         np.arange(n), hashes_of(cards), np.array(times, np.int64), np.array(amounts_, np.int64),
         np.array(ids, np.int64), np.array(enters, np.bool_), counts, sums, since, late, hot,
+        np.array([part << 16 | other for part, other in map(parts_of, batch)]), distinct,
     )  # fmt: skip
-    columns = counts, sums, since, late, hot
+    columns = counts, sums, since, late, hot, distinct
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def expected(log, **hot):
     reference = ReferenceWindows(WINDOWS, GRACE, **hot)
-    return [
-        reference.observe(card, time, amount, event or None, enters=enters)
-        for card, time, amount, event, enters in log
-    ]
+    found = []
+    for card, time, amount, event, enters in log:
+        parts = parts_of((card, time, amount, event, enters)) if hot.keys() & TELLS else ()
+        found.append(
+            reference.observe(card, time, amount, event or None, enters=enters, parts=parts)
+        )
+    return found
 
 
 def words(state):
@@ -97,7 +116,8 @@ def words(state):
         block, fill = card[kernel.NEWEST], card[kernel.FILL]
         while block != kernel.NONE:
             entries = blocks[block, kernel.FIRST : kernel.FIRST + fill * kernel.ENTRY_WORDS]
-            held.append((int(block), entries.tolist()))
+            more = state._words[block * kernel.ENTRIES :][: fill if len(state._words) else 0]
+            held.append((int(block), entries.tolist(), more.tolist()))
             block, fill = blocks[block, kernel.OLDER], kernel.ENTRIES
             if block < kernel.NONE:
                 break
@@ -222,8 +242,11 @@ def test_one_alert_opens_for_each_card_and_window(flagged):
     assert opened.tolist() == [reference.opens_alert(*each) for each in flagged]
 
 
-@given(st.integers(0, 2**32), st.integers(2_000, 6_000), st.sampled_from([50, 700, 5_000, 100_000]))
-def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
+@given(
+    words_or_not, st.integers(0, 2**32), st.integers(2_000, 6_000),
+    st.sampled_from([50, 700, 5_000, 100_000]),
+)  # fmt: skip
+def test_many_cards_are_told_apart_however_the_tables_grow(tells, seed, cards, span):
     """Tables and index grow in the middle of batches, and idle cards go before they do."""
     rng = np.random.default_rng(seed)
     n = 9_000
@@ -236,7 +259,7 @@ def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
         )
     )  # fmt: skip
     bounds = [0, *sorted(rng.integers(0, n, 8).tolist()), n]
-    state = fresh()
+    state = fresh(**tells)
 
     found = []
     for begin, end in pairwise(bounds):
@@ -245,7 +268,7 @@ def test_many_cards_are_told_apart_however_the_tables_grow(seed, cards, span):
         found += observe(state, log[begin:end])
         state.settle()
 
-    assert found == expected(log)
+    assert found == expected(log, **tells)
     assert state.card_count <= cards
 
 
@@ -261,23 +284,26 @@ def busy_log(seed, burst, gap, n=240):
 busy = given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 50))
 
 
-@busy
-def test_busy_cards_are_measured_across_many_blocks(seed, burst, gap):
+@given(words_or_not, st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 50))
+def test_busy_cards_are_measured_across_many_blocks(tells, seed, burst, gap):
     """Hundreds of payments of two cards: blocks fill, empty, and are used again."""
-    state, log = fresh(), busy_log(seed, burst, gap, 600)
+    state, log = fresh(**tells), busy_log(seed, burst, gap, 600)
 
     found = observe(state, log)
 
-    assert found == expected(log)
+    assert found == expected(log, **tells)
     if gap * 10 > WINDOWS[-1] + GRACE and burst < 30:
         assert int(state._header[kernel.BLOCK_COUNT]) <= 20
 
 
+@pytest.mark.parametrize("words_too", [{}, TELLS], ids=["plain", "words"])
 @pytest.mark.parametrize("blocks", [1, 3])
 @busy
-def test_hot_cards_are_measured_by_the_hour_whatever_becomes_of_batches(blocks, seed, burst, gap):
+def test_hot_cards_are_measured_by_the_hour_whatever_becomes_of_batches(
+    blocks, words_too, seed, burst, gap
+):
     """Batches end anywhere, are taken back, and the state goes on from a copy of its tables."""
-    hot = {"exact": blocks * kernel.ENTRIES, "pane": 16}
+    hot = {"exact": blocks * kernel.ENTRIES, "pane": 16} | words_too
     state, log = fresh(**hot), busy_log(seed, burst, gap)
     bounds = np.random.default_rng(seed).integers(0, len(log), 6)
 
@@ -292,7 +318,8 @@ def test_hot_cards_are_measured_by_the_hour_whatever_becomes_of_batches(blocks, 
     assert found == expected(log, **hot)
     kept = WINDOWS[-1] + GRACE
     most = 2 * (blocks + 2 + (kept // 16 + 2) // 8 + 1)  # of payments, and of hours, eight in each
-    assert state.nbytes <= 2 * (32 + 8 * kernel.CARD_WORDS) + most * 8 * kernel.BLOCK_WORDS
+    words_a_block = kernel.BLOCK_WORDS + (kernel.ENTRIES if words_too else 0)
+    assert state.nbytes <= 2 * (32 + 8 * kernel.CARD_WORDS) + most * 8 * words_a_block
 
 
 @busy
@@ -304,7 +331,7 @@ def test_an_hour_at_its_edge_is_all_that_a_hot_card_may_differ_by(seed, burst, g
     found = observe(fresh(**hot), log)
 
     entered, watermark = [], 0
-    for (card, time, *_), (counts, _, _, late, is_hot) in zip(log, found, strict=True):
+    for (card, time, *_), (counts, _, _, late, is_hot, _) in zip(log, found, strict=True):
         watermark = max(watermark, time)
         mine = [t for c, t in entered if c == card]
         for window, count in zip(WINDOWS, counts, strict=True):

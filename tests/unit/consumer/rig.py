@@ -53,7 +53,7 @@ class Rig:
         identity = ModelIdentity("fixed", "v1", feature_set.name, width, "fixed-v1")
         self.registry = CollectorRegistry()
         self.telemetry = Telemetry(self.registry, "group", "transactions.raw")
-        self.state = VelocityState(feature_set.windows, DAY, alert_window, max_bytes)
+        self.state = VelocityState(feature_set.plan, DAY, alert_window, max_bytes)
         for partition in range(partitions):
             self.state.begin(partition, **begin)
         self.frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
@@ -61,7 +61,9 @@ class Rig:
         self.labels = FixedLabels()
         self.clock = ManualClock(1_600_000_000_000_000)
         self.pipeline = Pipeline(
-            decoder=PaymentDecoder([schemas.load("transaction")]),
+            decoder=PaymentDecoder(
+                [schemas.load("transaction")], attributes=feature_set.attributes
+            ),
             labels=self.labels,
             features=FeatureStep(feature_set, self.state, self.frauds),
             model=model or FixedModel(by_amount),

@@ -223,8 +223,8 @@ def test_an_unknown_feature_set_is_refused_with_those_there_are(folder):
     folder.change(feature_set="arrival-0")
 
     assert (
-        "wants feature set 'arrival-0'; this build has arrival-1, arrival-2, arrival-3, handbook-1"
-        in folder.refused()
+        "wants feature set 'arrival-0'; this build has arrival-1, arrival-2, arrival-3, arrival-4,"
+        " handbook-1" in folder.refused()
     )
 
 

@@ -10,6 +10,7 @@ import schemas
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshots import SnapshotStore
 from consumer.core.decode import PaymentDecoder
+from consumer.core.feature_sets import KeyPlan
 from consumer.core.restore import Plan
 from consumer.core.snapshot import Contract, StateCopy
 from consumer.core.state import VelocityState
@@ -44,7 +45,7 @@ class FakeReader:
 
 def plan_of(strangers):
     telemetry = Telemetry(CollectorRegistry(), "group", FakeReader.topic)
-    state = VelocityState({"card": (30 * DAY,)}, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     decoder = PaymentDecoder([schemas.load("transaction")])
     return StateRestorer(FakeReader(strangers), decoder, state, telemetry).plan(0, LENGTH)
 
@@ -80,6 +81,7 @@ def test_a_payment_from_the_future_hides_no_history(offset):
 CONTRACT = Contract(
     feature_set="arrival-1", windows={"card": (30 * DAY,)}, grace=DAY, alert_window=DAY, schemas=[]
 )
+PLAN = {"card": KeyPlan(CONTRACT.windows["card"])}
 PATIENCE_SECONDS = 1.0
 
 
@@ -91,7 +93,7 @@ class Shelf(SnapshotStore):
         self.calls = []
         self._hanging = hanging
         self.let_go = threading.Event()
-        state = VelocityState(CONTRACT.windows, grace=DAY, alert_window=DAY)
+        state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
         state.begin(0)
         for offset in (LENGTH - 10, LENGTH - 5):
             paid = [
@@ -128,7 +130,7 @@ def search(tmp_path):
         shelves.append(Shelf(tmp_path, hanging))
         registry = CollectorRegistry()
         telemetry = Telemetry(registry, "group", FakeReader.topic)
-        state = VelocityState(CONTRACT.windows, grace=DAY, alert_window=DAY)
+        state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
         # As a consumer does before it joins: no kernel is compiled while somebody waits.
         newest = SnapshotStore.stored(shelves[0], 0)[0]
         SnapshotStore.read(shelves[0], newest, CONTRACT, state.empty_tables())
@@ -189,7 +191,7 @@ def test_a_partition_that_goes_while_its_snapshot_is_read_lets_others_be_read(tm
     """And its reading is not waited for."""
     shelf = Shelf(tmp_path, (2,))
     telemetry = Telemetry(CollectorRegistry(), "group", FakeReader.topic)
-    state = VelocityState(CONTRACT.windows, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     loader = SnapshotLoader(shelf, CONTRACT, state, telemetry, 20.0)
     decoder = PaymentDecoder([schemas.load("transaction")])
     restorer = StateRestorer(FakeReader({}), decoder, state, telemetry, loader)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from consumer.adapters.snapshots import SnapshotStore, Stored
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_4, KeyPlan
 from consumer.core.snapshot import Contract, SnapshotRefusedError, StateCopy
 from consumer.core.state import VelocityState
 from consumer.errors import ConfigError
@@ -34,7 +35,7 @@ def state():
 
 
 def fresh():
-    return VelocityState({"card": WINDOWS}, grace=DAY, alert_window=DAY)
+    return VelocityState({"card": KeyPlan(WINDOWS)}, grace=DAY, alert_window=DAY)
 
 
 def observe(state, paid):
@@ -88,6 +89,39 @@ def test_payments_and_alerts_that_come_again_are_known(store, state):
     assert set(observe(restored, again).totals["card"].counts[:, 0].tolist()) == {5}
     assert restored.tables(3)["card"].payment_count == 500
     assert not restored.open_alerts(events_of(again, partitions=3), in_time).any()
+
+
+def test_a_state_with_words_goes_on_from_what_was_written_of_it(store):
+    """A third table follows, of what else is kept of each payment."""
+    plan, contract = ARRIVAL_4.plan, CONTRACT.model_copy(update={"feature_set": "arrival-4"})
+    whole, restored = (VelocityState(plan, grace=DAY, alert_window=DAY) for _ in range(2))
+    whole.begin(3)
+    observe(whole, [payment(k, card_id=f"card-{k % 100}") for k in range(500)])
+    tables = restored.empty_tables()
+
+    manifest = store.read(write(store, whole, contract=contract), contract, tables)
+
+    restored.begin(3, tables=tables)
+    more = [payment(k, card_id=f"card-{k % 50}", terminal_id=str(k % 9)) for k in range(500, 900)]
+    expected, found = (observe(state, more).totals["card"] for state in (whole, restored))
+    assert len(manifest.tables[0].words) == 3
+    assert found.distinct.tolist() == expected.distinct.tolist()
+    assert found.distinct[:, 0, 0].max() > 5
+
+
+@pytest.mark.parametrize("feature_set", [ARRIVAL_1, ARRIVAL_4], ids=["two", "three"])
+def test_a_snapshot_with_another_number_of_tables_is_refused_as_damaged(store, feature_set):
+    """It is sound in itself, but nobody could have written it."""
+    other = ARRIVAL_4 if feature_set is ARRIVAL_1 else ARRIVAL_1
+    state = VelocityState(other.plan, grace=DAY, alert_window=DAY)
+    state.begin(3)
+    observe(state, [payment(k) for k in range(50)])
+    empty = VelocityState(feature_set.plan, grace=DAY, alert_window=DAY).empty_tables()
+
+    with pytest.raises(SnapshotRefusedError, match="tables") as refusal:
+        store.read(write(store, state), CONTRACT, empty)
+
+    assert refusal.value.reason == "damaged"
 
 
 def test_an_empty_state_is_a_state(store):

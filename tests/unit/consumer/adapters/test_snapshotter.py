@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from consumer.adapters import snapshotter as module
 from consumer.adapters.snapshots import SnapshotStore
 from consumer.adapters.snapshotter import Snapshotter
+from consumer.core.feature_sets import KeyPlan
 from consumer.core.pages_kernel import PAGE_WORDS
 from consumer.core.snapshot import Contract
 from consumer.core.state import ALWAYS, VelocityState
@@ -26,7 +27,7 @@ class Bench:
     """A state of two partitions, the snapshotter that follows it, and where it writes."""
 
     def __init__(self, folder, interval_seconds=0.0):
-        self.state = VelocityState({"card": (DAY,)}, grace=DAY, alert_window=DAY)
+        self.state = VelocityState({"card": KeyPlan((DAY,))}, grace=DAY, alert_window=DAY)
         self.store = SnapshotStore(str(folder), "g", "payments")
         self.registry = CollectorRegistry()
         self.snapshotter = Snapshotter(

@@ -23,7 +23,7 @@ class Desk:
     """An encoder and a state of two partitions, one fresh for each test."""
 
     def __init__(self, window=DAY):
-        self.state = VelocityState(ARRIVAL_1.windows, grace=DAY, alert_window=window)
+        self.state = VelocityState(ARRIVAL_1.plan, grace=DAY, alert_window=window)
         self.state.begin(0)
         self.state.begin(1)
         self.encoder = AlertEncoder("fraud.alerts", "transactions.raw", IDENTITY, window)

@@ -3,6 +3,7 @@ import pytest
 
 import schemas
 from consumer.core.decode import PaymentDecoder
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_4
 from consumer.core.hashing import fingerprint_ids, hash_ids
 from consumer.core.symbols import KINDS
 from consumer.core.validate_kernel import EARLIEST, LATEST, LONGEST_ID_BYTES
@@ -414,3 +415,35 @@ def test_a_schema_with_more_fields_is_scored_the_same():
     assert new.amounts.tolist() == old.amounts.tolist()
     assert new.cards.tolist() == old.cards.tolist()
     assert new.terminals.tolist() == old.terminals.tolist()
+
+
+def test_a_country_is_decoded_for_a_set_that_asks_for_it_and_for_no_other():
+    """Two letters, a hash of what is no code, or none."""
+    records = payment_records(
+        [payment(k, merchant_country=country) for k, country in enumerate(["BE", None, "", "BEL"])]
+    )
+    decoders = [
+        PaymentDecoder([schemas.load("transaction")], attributes=each.attributes)
+        for each in (ARRIVAL_1, ARRIVAL_4)
+    ]
+
+    plain, asked = (decoder.decode(records)[0] for decoder in decoders)
+
+    assert [decoder._avro.columns[-1].path for decoder in decoders] == [
+        "billing_currency_exponent", "merchant_country",
+    ]  # fmt: skip
+    assert plain.countries.tolist() == [0] * 4
+    assert asked.text.names == plain.text.names
+    assert asked.countries[:3].tolist() == [int.from_bytes(b"BE"), 0, 0]
+    assert asked.countries[3] >= 2**15
+
+
+def test_a_payment_without_a_country_in_its_schema_has_none():
+    """An upstream may write a schema from before the field was there."""
+    older = schemas.load("transaction")
+    older["fields"] = [each for each in older["fields"] if each["name"] != "merchant_country"]
+    records = records_of([written(older, payment(5))], [b"card-5"])
+
+    events, _ = PaymentDecoder([older], attributes=ARRIVAL_4.attributes).decode(records)
+
+    assert events.countries.tolist() == [0]

@@ -3,10 +3,13 @@ import pytest
 from consumer.core.feature_sets import (
     ARRIVAL_1,
     ARRIVAL_2,
+    ARRIVAL_3,
+    ARRIVAL_4,
     DAY,
     FEATURE_SETS,
     HANDBOOK_1,
     REASONS,
+    KeyPlan,
 )
 from consumer.core.features import AGGREGATES
 
@@ -31,6 +34,7 @@ def test_windows_belong_to_history_and_only_to_history(feature_set):
         assert (feature.window == 0) is (feature.key == "event")
         assert feature.window % DAY == 0
         assert set(feature.payment_windows) <= set(feature_set.windows.get(feature.key, ()))
+        assert (feature.of is not None) is (feature.aggregate == "distinct")
         assert not feature.reads_labels or feature.window in feature_set.label_windows
 
 
@@ -96,6 +100,27 @@ def test_arrival_2_is_what_it_was():
         "card_mean_1d_to_earlier", "card_mean_7d_to_earlier", "card_mean_14d_to_earlier",
     )  # fmt: skip
     assert ARRIVAL_2.longest_window == ARRIVAL_1.longest_window
+
+
+def test_arrival_4_is_what_it_was():
+    """The inputs of arrival-3, and what the card's payments of a day and a week differ by."""
+    assert ARRIVAL_4.names == (
+        *ARRIVAL_1.names, "card_seconds_since_last",
+        "card_terminals_1d", "card_countries_1d", "card_terminals_7d", "card_countries_7d",
+    )  # fmt: skip
+    assert ARRIVAL_4.windows == ARRIVAL_1.windows
+    assert ARRIVAL_4.reasons["R13"] == [15, 16, 17, 18]
+
+
+def test_a_set_has_kept_and_told_what_its_features_ask_for_alone():
+    """What nobody asks for costs nobody."""
+    month = (DAY, 7 * DAY, 30 * DAY)
+    assert ARRIVAL_1.plan == {"card": KeyPlan(month)}
+    assert ARRIVAL_3.plan == {"card": KeyPlan(month, tells_since=True)}
+    card = ARRIVAL_4.plan["card"]
+    assert card == KeyPlan(month, True, ("terminal", "merchant_country"), 7 * DAY)
+    assert card.distinct_windows == (DAY, 7 * DAY)
+    assert [len(one.attributes) for one in (ARRIVAL_3, ARRIVAL_4)] == [0, 2]
 
 
 def test_handbook_1_is_what_it_was():

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 import schemas
-from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, HANDBOOK_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_2, ARRIVAL_3, ARRIVAL_4, HANDBOOK_1
 from consumer.core.features import FeatureStep, grid, ratio
 from consumer.core.labels import TerminalFrauds
 from consumer.core.state import VelocityState
+from consumer.core.windows import EXACT_PAYMENTS
 from tests.builders import DAY, JANUARY, encoded, events_of, label, payment
 
 HOUR = DAY // 24
@@ -17,7 +18,7 @@ class Step:
     def __init__(self, feature_set=ARRIVAL_1, **begin):
         self.names = feature_set.names
         self.frauds = TerminalFrauds([schemas.load("label")], settle_seconds=0)
-        state = VelocityState(feature_set.windows, grace=DAY, alert_window=DAY)
+        state = VelocityState(feature_set.plan, grace=DAY, alert_window=DAY)
         state.begin(0, **begin)
         self.step = FeatureStep(feature_set, state, self.frauds)
 
@@ -187,7 +188,7 @@ def test_without_earlier_payments_there_is_nothing_to_compare_with():
     assert [row[f"card_mean_{days}d_to_earlier"] for days in (1, 7, 14)] == [20, 20, 20]
 
 
-@pytest.mark.parametrize("which", [ARRIVAL_2, ARRIVAL_3])
+@pytest.mark.parametrize("which", [ARRIVAL_2, ARRIVAL_3, ARRIVAL_4])
 def test_later_sets_say_what_arrival_1_says_and_more(which):
     """Whatever two of them share has one meaning, wherever other windows are kept beside it."""
     payments = [paid(1_000 + 700 * k, at=k * 19 * HOUR) for k in range(40)]
@@ -207,6 +208,100 @@ def test_the_time_since_the_last_payment_is_told_in_seconds(earlier, seconds):
     row = Step(ARRIVAL_3).last(*(paid(1_000, at=at) for at in earlier), paid(2_000, at=DAY))
 
     assert row["card_seconds_since_last"] == seconds
+
+
+def spread(row):
+    """Return how many terminals and countries a row counts in a day, and in a week."""
+    return [row[f"card_{of}_{days}d"] for days in (1, 7) for of in ("terminals", "countries")]
+
+
+def at(terminal, country, when=0, **fields):
+    """Return a payment there; when is in days."""
+    return paid(at=int(when * DAY), terminal_id=terminal, merchant_country=country, **fields)
+
+
+def test_terminals_and_countries_of_a_card_by_hand():
+    """Each counts once, however often the card pays there; the payment's own are among them."""
+    row = Step(ARRIVAL_4).last(
+        at("a", "BE"), at("b", "BE", 1), at("c", "FR", 6), at("b", "BE", 6.5), at("d", "DE", 6.9)
+    )
+
+    assert spread(row) == [3, 3, 4, 3]
+    assert row["card_payments_7d"] == 5
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [(0, [2, 2, 2, 2]), (1 - 1e-9, [2, 2, 2, 2]), (1, [1, 1, 2, 2]), (6.5, [1, 1, 2, 2]),
+     (7 - 1e-9, [1, 1, 2, 2]), (7, [1, 1, 1, 1]), (29, [1, 1, 1, 1])],
+)  # fmt: skip
+def test_what_is_distinct_is_counted_in_a_day_and_in_a_week(when, told):
+    """(t - W, t], to the microsecond, wherever longer windows reach."""
+    row = Step(ARRIVAL_4).last(at("a", "BE"), at("b", "FR", when, number=1))
+
+    assert spread(row) == told
+
+
+@pytest.mark.parametrize(
+    ("countries", "distinct"),
+    [([None], 0), ([""], 0), ([None, "BE"], 1), (["BE", None], 1), (["BE", "BEL", "BE"], 2),
+     (["DEU", "FRA", "DEU"], 2), (["É", "BE"], 2), (["B", "BE"], 2)],
+)  # fmt: skip
+def test_a_country_that_is_not_told_is_none_and_one_that_is_no_code_is_one(countries, distinct):
+    """Whatever upstream writes there, the payment is scored."""
+    row = Step(ARRIVAL_4).last(
+        *(at("a", country, number=number) for number, country in enumerate(countries))
+    )
+
+    assert row["card_countries_7d"] == distinct
+
+
+def test_what_comes_late_counts_in_its_own_time_and_for_those_after_it():
+    """By event time, as all that is in windows."""
+    step = Step(ARRIVAL_4)
+
+    _, rows = step.measure(at("a", "BE", 1), at("b", "FR", 0.5), at("c", "DE", 1.2))
+
+    day = rows.values[:, step.names.index("card_terminals_1d")]
+    assert day.tolist() == [1, 1, 3]
+
+
+def test_a_payment_that_comes_again_is_at_one_terminal_still():
+    """It is told what it was told first, whatever came between."""
+    step = Step(ARRIVAL_4)
+    first, second = at("a", "BE", number=1), at("b", "FR", 0.5, number=2)
+
+    _, rows = step.measure(first, second)
+    _, again = step.measure(second, first, second)
+
+    assert (again.values == rows.values[[1, 0, 1]]).all()
+
+
+def test_a_refund_names_a_terminal_and_leaves_none():
+    """It is measured with its own, and enters nothing."""
+    step = Step(ARRIVAL_4)
+
+    refund = step.last(at("a", "BE"), at("b", "FR", kind="REFUND"))
+    after = step.last(at("a", "BE", 0.1, number=1))
+
+    assert spread(refund) == [2, 2, 2, 2]
+    assert spread(after) == [1, 1, 1, 1]
+
+
+def test_of_a_hot_card_the_payments_that_are_told_apart_are_counted():
+    """The older ones are known by the hour, where no terminal is; the prediction says HOT_KEY."""
+    step, older = Step(ARRIVAL_4), 500
+    n = EXACT_PAYMENTS + older
+    payments = [at(f"t-{k}", "FR" if k < older else "BE", k / n, number=k) for k in range(n)]
+
+    _, rows = step.measure(*payments, at("t-0", "BE", 1 - 1e-9))
+
+    told = dict(zip(step.names, rows.values[-1].tolist(), strict=True))
+    assert rows.hot[-1]
+    assert not rows.hot[:EXACT_PAYMENTS].any()
+    assert rows.values[EXACT_PAYMENTS - 1, step.names.index("card_terminals_1d")] == EXACT_PAYMENTS
+    assert spread(told) == [EXACT_PAYMENTS + 1, 1, EXACT_PAYMENTS + 1, 1]
+    assert told["card_payments_7d"] == n + 1
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 import random
+import string
 
 import numpy as np
 import pytest
 
 from consumer.core.batch import Text
-from consumer.core.hashing import fingerprint_ids, hash_ids
+from consumer.core.hashing import country_codes, country_text, fingerprint_ids, hash_ids
 from consumer.records import Status
 
 SEEDS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
@@ -85,3 +86,23 @@ def test_a_fingerprint_is_eleven_bits_of_the_hash():
     ]
     assert fingerprints.min() > 0
     assert 1_200 < len(np.unique(fingerprints)) < 1_400
+
+
+def test_no_two_countries_share_a_code():
+    """Nor does what is no code share one with a country: a count of them is exact."""
+    letters = string.ascii_uppercase + string.ascii_lowercase
+    codes = [(a + b).encode() for a in letters for b in letters]
+    others = [b"", b"B", b"BEL", "Österreich".encode(), b"be-BE"]
+
+    found = country_codes(text_of(codes + others), 0).tolist()
+
+    assert [country_text(code) for code in found] == [code.decode() for code in codes] + [None] * 5
+    assert found[len(codes)] == 0
+    assert len(set(found)) == len(found)
+
+
+def test_a_country_of_two_letters_is_read_where_nothing_else_is():
+    """The spans of a single record, and of none."""
+    assert country_codes(text_of([b"BE"]), 0).tolist() == [int.from_bytes(b"BE")]
+    assert country_codes(text_of([]), 0).tolist() == []
+    assert country_codes(text_of([b""]), 0).tolist() == [0]

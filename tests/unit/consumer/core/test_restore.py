@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from consumer.core import windows_kernel as kernel
+from consumer.core.feature_sets import KeyPlan
 from consumer.core.restore import SAMPLE, Plan, Reach, plan_from_snapshot, plan_restore
 from consumer.core.snapshot import Contract, Manifest
 from consumer.core.state import ALWAYS, VelocityState
@@ -125,7 +126,7 @@ def test_an_offset_that_retention_took_starts_live_at_what_is_left():
 def test_a_log_that_is_all_gone_leaves_the_next_payments_cold():
     """Nothing is left to tell how much is missing, so all of it may be."""
     plan = plan_restore(400, 400, no_times, REACH)
-    state = VelocityState({"card": (MONTH,)}, grace=DAY, alert_window=DAY)
+    state = VelocityState({"card": KeyPlan((MONTH,))}, grace=DAY, alert_window=DAY)
     state.begin(0, score_from=plan.score_from, cold_until=plan.cold_until)
 
     velocity = state.observe(events_of([payment()]), np.ones(1, np.bool_))
@@ -146,7 +147,7 @@ def test_a_young_partition_remembers_its_alerts(committed):
 
 def snapshot(next_offset, watermark, cold_until=None):
     """Return a manifest, and tables that have seen one payment at that time."""
-    tables = VelocityState({"card": (MONTH,)}, grace=DAY, alert_window=DAY).empty_tables()
+    tables = VelocityState({"card": KeyPlan((MONTH,))}, grace=DAY, alert_window=DAY).empty_tables()
     tables["card"].tables[0][kernel.WATERMARK] = watermark
     contract = Contract(
         feature_set="f", windows={"card": (MONTH,)}, grace=DAY, alert_window=DAY, schemas=["aa"]

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 
+from consumer.core.feature_sets import KeyPlan
 from consumer.core.state import ALWAYS, VelocityState
 from consumer.core.windows import EXACT_PAYMENTS
 from tests.builders import DAY, JANUARY, events_of, payment
 
-WINDOWS = {"card": (DAY, 7 * DAY, 30 * DAY)}
+PLAN = {"card": KeyPlan((DAY, 7 * DAY, 30 * DAY))}
 IN_TIME = np.zeros(5, np.bool_)
 
 
 @pytest.fixture
 def state():
-    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     state.begin(0)
     state.begin(1)
     return state
@@ -62,7 +63,7 @@ def test_an_empty_batch_has_empty_columns(state):
 @pytest.mark.parametrize(("time", "cold"), [(-1, True), (0, False), (1, False)])
 def test_events_before_cold_until_miss_history(time, cold):
     """The first event of which every window was read is at that time itself."""
-    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     state.begin(0, cold_until=JANUARY)
 
     assert observe(state, events(time)).cold.tolist() == [cold]
@@ -71,7 +72,7 @@ def test_events_before_cold_until_miss_history(time, cold):
 @pytest.mark.bad_input("f4")
 def test_events_are_cold_while_a_window_may_reach_what_was_evicted():
     """Of the partition where it happened, whatever their card."""
-    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY, max_bytes=1_000)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY, max_bytes=1_000)
     for partition in (0, 1):
         state.begin(partition)
     for card in "abcd":
@@ -96,7 +97,7 @@ def test_a_partition_that_was_read_from_its_beginning_is_never_cold(state):
 )
 def test_replayed_events_are_scored_from_where_their_alerts_still_count(live, time, needed):
     """Live ones always are."""
-    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     state.begin(0, score_from=JANUARY)
 
     assert state.needs_score(events(time, live=live)).tolist() == [needed]
@@ -104,7 +105,7 @@ def test_replayed_events_are_scored_from_where_their_alerts_still_count(live, ti
 
 def test_a_batch_that_goes_live_in_its_middle_is_scored_as_needed():
     """Replayed and live events of several partitions, each by its own bound."""
-    state = VelocityState(WINDOWS, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     state.begin(0, score_from=JANUARY)
     state.begin(1, score_from=ALWAYS)
     batch = events(-5, -5, -5, 5, partitions=[0, 1, 0, 0], live=[False, False, True, False])
@@ -201,7 +202,7 @@ def test_velocity_of_some_rows_is_taken_together(state):
 @pytest.fixture
 def two_keys():
     state = VelocityState(
-        {"card": (DAY,), "terminal": (DAY, 37 * DAY)}, grace=DAY, alert_window=DAY
+        {"card": KeyPlan((DAY,)), "terminal": KeyPlan((DAY, 37 * DAY))}, grace=DAY, alert_window=DAY
     )
     state.begin(0)
     return state
@@ -268,7 +269,7 @@ def test_alerts_are_of_cards(two_keys):
 def test_sizes_are_of_all_keys_and_cards_are_cards(two_keys):
     """Bytes count wherever they lie; a terminal is no card."""
     observe(two_keys, events(*range(5), terminal_id="t"))
-    cards_alone = VelocityState({"card": (DAY,)}, grace=DAY, alert_window=DAY)
+    cards_alone = VelocityState({"card": KeyPlan((DAY,))}, grace=DAY, alert_window=DAY)
     cards_alone.begin(0)
     observe(cards_alone, events(*range(5), terminal_id="t"))
 

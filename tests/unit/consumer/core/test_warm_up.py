@@ -4,6 +4,7 @@ import pkgutil
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+import pytest
 from numba.core.registry import CPUDispatcher
 
 import consumer.core
@@ -13,16 +14,18 @@ from consumer.core.alerts import AlertEncoder
 from consumer.core.decide import Explainer
 from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
-from consumer.core.feature_sets import ARRIVAL_1
+from consumer.core.feature_sets import ARRIVAL_1, ARRIVAL_4
 from consumer.core.warm_up import warm_up
-from tests.builders import DAY, JANUARY, encoded, label, payment, payment_records
+from tests.builders import DAY, JANUARY, encoded, label, payment, payment_records, tiny_bundle
 from tests.unit.consumer.rig import Rig
 
 
-def test_no_kernel_is_compiled_once_the_stream_is_live(bundle_folder):
+@pytest.mark.parametrize("feature_set", [ARRIVAL_1, ARRIVAL_4], ids=["arrival-1", "arrival-4"])
+def test_no_kernel_is_compiled_once_the_stream_is_live(tmp_path, feature_set):
     """In a process of its own: other tests have compiled for types of theirs."""
+    tiny_bundle(tmp_path, feature_set=feature_set)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-        warmed, live = child.submit(_compiled, bundle_folder).result()
+        warmed, live = child.submit(_compiled, tmp_path).result()
 
     assert sum(map(len, warmed.values())) >= 10
     assert live == warmed
@@ -32,12 +35,12 @@ def _compiled(folder):
     """Return the signatures compiled by the warm-up, and those after a stream of all sorts."""
     bundle = load_bundle(folder, allow_pickle=False)
     warm_up(
-        PaymentDecoder([schemas.load("transaction")]), ARRIVAL_1, bundle.model,
-        Explainer(ARRIVAL_1, bundle.genuine_medians),
+        PaymentDecoder([schemas.load("transaction")], attributes=bundle.feature_set.attributes),
+        bundle.feature_set, bundle.model, Explainer(bundle.feature_set, bundle.genuine_medians),
         PredictionEncoder("p", "i", bundle.identity), AlertEncoder("a", "i", bundle.identity, DAY),
     )  # fmt: skip
     warmed = _signatures()
-    rig = Rig(bundle.model)
+    rig = Rig(bundle.model, feature_set=bundle.feature_set)
     for number in range(2_000):
         fields = label(number, terminal_id=str(number), published_at=JANUARY)
         rig.frauds.add([encoded("label", fields)], [0])
