@@ -1,6 +1,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +44,10 @@ def from_snapshots(instance):
     """Return how many records it replayed for each partition that it found a snapshot of."""
     planned = instance.events("restore_planned")
     return {each["partition"]: each["records"] for each in planned if each["from_snapshot"]}
+
+
+def has_published(instance, count):
+    return instance.total("predictions_committed_total") >= count
 
 
 def replayed(instance):
@@ -282,9 +287,13 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
 
     for number in range(3):
         leaving, dying = names[number], names[number - 1]
+        for one in running.values():
+            eventually(partial(one.total, "assigned_partitions"), 30, one.tail)
+        first = running[leaving]
+        before = first.total("predictions_committed_total")
         send({"card_id": f"once-{number}-{k}"} for k in range(3_000))
-        running[leaving].go_on(1)
-        assert running[leaving].stop() == 0
+        eventually(partial(has_published, first, before + 1), 30, first.tail)
+        assert first.stop() == 0
         send({"card_id": "hot", "kind": "ADVICE"} for _ in range(500))
         running[dying].kill()
         for name in (leaving, dying):
