@@ -280,6 +280,7 @@ class Scene:
                 "transaction.timeout.ms": "5000",
                 "reconnect.backoff.max.ms": "500",
             },
+            "security": {"insecure": broker.is_remote},
             "topics": {
                 "input": self.topics.payments,
                 "predictions": self.topics.predictions,
