@@ -63,4 +63,4 @@ def test_a_broker_that_is_not_there_is_said_to_be(bundle):
     done = CliRunner().invoke(cli.app, arguments, env=nobody)
 
     assert done.exit_code == cli.EXIT_FATAL
-    assert "fraud.labels cannot be read" in done.stderr
+    assert "fraudstream: no broker answers: " in done.stderr
