@@ -73,6 +73,7 @@ def settings_for(bootstrap_servers: str, model: Path, guarantee: str) -> Setting
     """Return settings with a group of their own, so that a pass begins at the beginning."""
     return Settings(
         kafka={"bootstrap.servers": bootstrap_servers, "group.id": f"bench-{uuid.uuid4()}"},
+        security={"insecure": True},  # a container's address may not be loopback
         processing={"guarantee": guarantee},
         instance={"id": "bench"},
         batch={"max_records": BATCH},

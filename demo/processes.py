@@ -84,6 +84,7 @@ def consumer(broker: Broker, model: Path, guarantee: str, log: Path) -> Iterator
             if not name.startswith("FRAUDSTREAM_") or name == "FRAUDSTREAM_CACHE"
         },
         "FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "FRAUDSTREAM_SECURITY__INSECURE": str(broker.is_remote),
         "FRAUDSTREAM_PROCESSING__GUARANTEE": guarantee,
         "FRAUDSTREAM_INSTANCE__ID": "demo",
         "FRAUDSTREAM_MODEL__PATH": str(model),
@@ -124,6 +125,8 @@ def simulate(
         sys.executable, "-m", "producer_sim", "--bootstrap-servers", broker.bootstrap_servers,
         "--max-unread", str(_MOST_UNREAD), "--group", "fraudstream", *arguments,
     ]  # fmt: skip
+    if broker.is_remote:
+        command.append("--insecure")
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file)  # noqa: S603 - our own program
     deadline = time.monotonic() + seconds

@@ -29,6 +29,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.kafka_properties import exposures
 from tests.kafka.embedded import run_embedded
 from tests.kafka.processes import (
     JVM_FLAGS,
@@ -167,6 +168,14 @@ class Broker:
     @property
     def proves_guarantees(self) -> bool:
         return self.rung.proves_guarantees
+
+    @property
+    def is_remote(self) -> bool:
+        """
+        Whether a consumer must be told to reach it in clear: a container's port may be published on
+        an address that is not loopback.
+        """
+        return any(exposures({"bootstrap.servers": self.bootstrap_servers}))
 
     def create_topics(
         self, partitions_by_topic: Mapping[str, int], config: Mapping[str, str] | None = None

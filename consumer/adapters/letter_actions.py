@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.adapters.dead_letter_log import Filed
 from consumer.adapters.kafka_clients import letters_producer_config
 from consumer.adapters.kafka_errors import kafka_error
+from consumer.core.card_numbers import masked
 from consumer.errors import FatalError
 from consumer.settings import Settings
 
@@ -127,7 +128,7 @@ class LetterActions:
             "value_sha256": filed.identity[1],
             "reason": letter.reason,
             "letter": str(filed.at),
-            "first": str(letter.first),
+            "first": masked(str(letter.first).encode()).decode(),
             "attempt": letter.attempt + (action == "replayed"),
             "replayed_to": offset,
         }

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.errors import ConfigError
+
 Rows = NDArray[np.void]
 
 HOLE, RECORD, TOMBSTONE = range(3)
@@ -116,5 +118,11 @@ class KeyOrder:
 def _mapped(count: int) -> Rows:
     if count <= 0:
         return np.zeros(0, ROW)
-    with tempfile.TemporaryFile(prefix="fraudstream-verify-") as file:
-        return np.asarray(np.memmap(file, ROW, "w+", shape=(count,)))
+    try:
+        with tempfile.TemporaryFile(prefix="fraudstream-verify-") as file:
+            return np.asarray(np.memmap(file, ROW, "w+", shape=(count,)))
+    except OSError as error:
+        raise ConfigError(
+            f"no temporary file of {count * ROW.itemsize / 1e6:,.0f} MB can be made for"
+            f" {count:,} records ({error.strerror}): set TMPDIR to a folder with room for it"
+        ) from error

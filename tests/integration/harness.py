@@ -14,7 +14,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,15 @@ def eventually(check: Callable[[], T], within_seconds: float, hint: Callable[[],
         time.sleep(0.02)
 
 
+@cache
+def compile_kernels() -> None:
+    """
+    Compile what is not in numba's cache, as after a change of it, which takes half a minute: a test
+    waits for its consumer, and not for that.
+    """
+    subprocess.run([sys.executable, "-m", "tests.integration.preload"], check=True)
+
+
 class Instance:
     """One consumer process, by default forked from a process that has its modules loaded."""
 
@@ -78,6 +87,7 @@ class Instance:
                 log.write(b"\n")  # the one before was killed in the middle of a line
         self._began = len(self.lines())
         if program is None and (fresh or SLOW):
+            compile_kernels()
             with self.log.open("ab") as log:
                 self._popen = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log)
             self.pid = self._popen.pid
@@ -270,6 +280,7 @@ class Scene:
                 "transaction.timeout.ms": "5000",
                 "reconnect.backoff.max.ms": "500",
             },
+            "security": {"insecure": broker.is_remote},
             "topics": {
                 "input": self.topics.payments,
                 "predictions": self.topics.predictions,

@@ -7,11 +7,12 @@ import subprocess
 import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
@@ -255,6 +256,9 @@ def surfaces(instance: Instance) -> dict[str, bytes]:
     for path in ("/metrics", "/livez", "/readyz"):
         with instance._get(path) as answer:
             shown[path] = answer.read()
+    with pytest.raises(HTTPError) as refused:
+        instance._get(f"/{CARDS[0]}")
+    shown["/<a card>"] = refused.value.read()
     return shown
 
 
@@ -275,6 +279,20 @@ def printed(command: str, config: Path, exit_code: int = 0) -> dict[str, bytes]:
     )  # fmt: skip
     assert run.returncode == exit_code, run.stderr[-2_000:].decode(errors="replace")
     return {f"{command}: {exit_code}": run.stdout + run.stderr}
+
+
+def told(scene: Scene, sections: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return what commands show of what the consumer did; `sections` are its own."""
+    own, reader = scene.config("one", **sections), scene.config("reader")
+    shown = printed(TAIL, own, exit_code=70)  # it may only write there
+    shown |= printed(TAIL, reader)
+    if SLOW:  # else the units' tests of what they print must do
+        shown |= printed("check --show", own)
+        shown |= printed("state inspect --json", own)
+        shown |= printed(f"state export {scene.folder}/held", own)
+        shown["held"] = (scene.folder / "held").read_bytes()
+        shown |= printed("dead-letters list --limit 0 --json", reader)
+    return shown
 
 
 def test_secrets_and_card_numbers_come_out_nowhere(guarded, scene, scram):
@@ -305,10 +323,7 @@ def test_secrets_and_card_numbers_come_out_nowhere(guarded, scene, scram):
     history = scene.history()
 
     assert check(history) == []
-    if SLOW:  # else the units' tests of what it prints must do
-        shown |= printed("check --show", scene.config("one", **sections))
-    shown |= printed(TAIL, scene.config("one", **sections), exit_code=70)  # it may only write there
-    shown |= printed(TAIL, scene.config("reader"))
+    shown |= told(scene, sections)
     shown["log"] = consumer.log.read_bytes()
     shown |= {name: repr(getattr(history, name)).encode() for name in OUTPUTS}
     snapshots = [path for path in (scene.folder / "state").rglob("*") if path.is_file()]

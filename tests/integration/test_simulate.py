@@ -45,6 +45,7 @@ class Kafka:
         return Options(
             **{
                 "properties": {"bootstrap.servers": self.address},
+                "insecure": True,
                 "topic": self.payments,
                 "labels_topic": self.labels,
                 "law": Exactly(1),
@@ -133,6 +134,7 @@ def simulate(kafka) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "producer_sim", "--bootstrap-servers", kafka.address]
         command += ["--topic", kafka.payments, "--labels-topic", kafka.labels, *RANGE, *arguments]
+        command.append("--insecure")  # a container's address may not be loopback
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         return started[-1]
 

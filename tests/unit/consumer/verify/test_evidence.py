@@ -1,7 +1,11 @@
+import tempfile
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.errors import ConfigError
 from consumer.verify.evidence import RECORD, KeyOrder, Stretch
 
 
@@ -59,3 +63,11 @@ def test_a_stretch_yields_its_records_and_no_holes():
     assert below.tolist() == [101]
     assert (stretch.has(99), stretch.has(100), stretch.has(110)) == (False, True, False)
     assert list(Stretch(0, 5, 5).chunks()) == []
+
+
+def test_a_machine_without_room_for_the_evidence_says_what_it_needs(monkeypatch):
+    """As a container whose file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    with pytest.raises(ConfigError, match=r"1,000,000 records \(No such file.*set TMPDIR"):
+        Stretch(0, 0, 1_000_000)
