@@ -192,7 +192,7 @@ class Run:
 
     def tell(self, text: str) -> None:
         """Print what is being done, for a row whose seed decides it."""
-        print(f"     {text}", flush=True)
+        print(f"     {self.scene.folder.name}: {text}", flush=True)
 
     def tails(self) -> str:
         """Return the ends of the logs."""
