@@ -70,6 +70,7 @@ def never_hears_of_offsets() -> None:
     """Fault: the client's call that sends offsets never returns, and raises nothing."""
 
     def stuck(*_: Any) -> None:
+        os.write(1, b"in a call that never returns\n")
         signal.sigwait({signal.SIGUSR2})
 
     replaced(kafka_sink._Transaction, "run", lambda _: stuck)

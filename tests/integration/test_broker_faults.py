@@ -109,3 +109,12 @@ def test_a_call_of_the_client_that_never_returns_ends_the_process(real, scene):
     scene.start(**SMALL)
     scene.wait_done()
     assert check(scene.history()) == []
+
+
+def test_sigterm_ends_a_call_that_never_returns(real, scene):
+    """Within the ten seconds of any other, though no handler of Python's can run."""
+    stuck = scene.start(**SMALL, mutants=("never_hears_of_offsets",))
+    scene.upstream.send_mixed(200)
+    eventually(lambda: "in a call that never returns" in stuck.lines(), 30, stuck.tail)
+
+    assert stuck.stop(within_seconds=10) == 75
