@@ -76,6 +76,21 @@ def never_hears_of_offsets() -> None:
     replaced(kafka_sink._Transaction, "run", lambda _: stuck)
 
 
+def offsets_never_arrive_once() -> None:
+    """Fault: as above, once, and of the client's call alone."""
+    nth = iter(range(1, 1_000_000))
+
+    def make(make_call: Any) -> Any:
+        def first(self: Any, call: Any, *arguments: Any, **named: Any) -> None:
+            if call.__name__ == "send_offsets_to_transaction" and next(nth) == _AT:
+                call = lambda *_: signal.sigwait({signal.SIGUSR2})  # noqa: E731
+            make_call(self, call, *arguments, **named)
+
+        return first
+
+    replaced(kafka_sink._Transaction, "_make", make)
+
+
 def killed_before_producing() -> None:
     """Fault: it dies as a batch is about to be produced."""
     strike = on_call(_AT, die)
