@@ -35,6 +35,8 @@ NAIVE = "naive"
 GUARANTEES = ("exactly-once", "at-least-once", NAIVE)
 RECOVERY_LIMIT_SECONDS = 90.0
 RESTART_SECONDS = 0.2
+PER_SECOND = 60
+"""Payments, where a row does not say another rate."""
 KEPT_LOGS = Path("build/chaos-logs")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch": {"max_records": 25},
@@ -123,11 +125,16 @@ class Run:
         instance.kill()
 
     def halt(self) -> None:
-        """End all instances for good, and keep their logs with where each thread was."""
+        """End all instances for good, and leave in their logs where each thread was."""
         with self._lock:
             ended, self._running = self._running, {}
         for instance in ended.values():
             instance.show_stacks()
+
+    def keep_logs(self) -> None:
+        """Keep the logs of a run that went wrong, or in which an instance gave up."""
+        if not self.violations and all(code < 0 for _, code in self.exits):
+            return
         kept = KEPT_LOGS / self.scene.folder.name
         kept.mkdir(parents=True, exist_ok=True)
         for log in self.scene.folder.glob("*.log"):
@@ -277,7 +284,7 @@ Act = Callable[[Run], None]
 
 def perform(
     cluster: Cluster, folder: Path, bundle: Path, act: Act, guarantee: str, seed: int, *,
-    instances: tuple[str, ...] = ("a", "b"), per_second: int = 60, refused_every: int = 40,
+    instances: tuple[str, ...] = ("a", "b"), per_second: int = PER_SECOND, refused_every: int = 40,
     allowed: frozenset[str] = frozenset(), forgives: frozenset[str] = frozenset(),
     **settings: Mapping[str, Any],
 ) -> tuple[Run, Verdict]:  # fmt: skip
@@ -301,6 +308,7 @@ def perform(
     finally:
         run.close()
         supervisor.join(10)
+        run.keep_logs()
 
 
 def _complete(run: Run, act: Act, instances: tuple[str, ...]) -> bool:
