@@ -30,7 +30,8 @@ def main() -> None:
     arguments = _arguments()
     ids = sorted(arguments.only or ROWS, key=_place)
     if arguments.list:
-        print("\n".join(f"{id_:4} {ROWS[id_].fault}" for id_ in ids))
+        for row in map(ROWS.__getitem__, ids):
+            print(f"{row.id:4} {row.fault}{f' (not made here: {row.why_not})' * bool(row.why_not)}")
         return
     results = [result for result in read() if result.id in ROWS]
     at = commit()

@@ -132,9 +132,7 @@ class Run:
             instance.show_stacks()
 
     def keep_logs(self) -> None:
-        """Keep the logs of a run that went wrong, or in which an instance gave up."""
-        if not self.violations and all(code < 0 for _, code in self.exits):
-            return
+        """Copy the logs to where they outlast the run."""
         kept = KEPT_LOGS / self.scene.folder.name
         kept.mkdir(parents=True, exist_ok=True)
         for log in self.scene.folder.glob("*.log"):
@@ -165,7 +163,7 @@ class Run:
         [begin] = eventually(lambda: [self.scene.published()], 30)
         eventually(lambda: self.scene.published() >= begin + more, within_seconds, self.tails)
 
-    def recover(self) -> None:
+    def recover(self, within_seconds: float = RECOVERY_LIMIT_SECONDS) -> None:
         """The fault has ended: measure how long it is until its traces are gone."""
         due: Counter[int] = Counter()
         for sent in list(self.scene.upstream.journal.sent):
@@ -177,9 +175,9 @@ class Run:
             return all(committed[partition] >= offset for partition, offset in due.items())
 
         try:
-            eventually(caught_up, RECOVERY_LIMIT_SECONDS, self.tails)
+            eventually(caught_up, within_seconds, self.tails)
         except AssertionError:
-            self.violations.append(f"not recovered within {RECOVERY_LIMIT_SECONDS:g} s")
+            self.violations.append(f"not recovered within {within_seconds:g} s")
             return
         self.recovery_seconds = round(time.monotonic() - begin, 1)
 
@@ -304,11 +302,12 @@ def perform(
         found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
         if not run.is_naive:
             found.violations[:0] = run.violations
+        if found.violations or any(code > 0 for _, code in run.exits):
+            run.keep_logs()
         return run, found
     finally:
         run.close()
         supervisor.join(10)
-        run.keep_logs()
 
 
 def _complete(run: Run, act: Act, instances: tuple[str, ...]) -> bool:

@@ -2,7 +2,8 @@
 The fault plan: what a row is, and the list of all rows, those that cannot be made here included.
 
 Ids: K are faults of a consumer's process, B of brokers, N of the network, G of the group, T of
-clocks, M of the model, Q of the data; E stands for what happens to the topics themselves.
+clocks, M of the model, Q of the data, R of the schema registry, O of who observes, L of load; E
+stands for what happens to the topics themselves, X for what a seed draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence

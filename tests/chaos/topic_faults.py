@@ -49,7 +49,20 @@ def poison(run: Run) -> None:
     run.go_on(300)
 
 
-@row("Q2", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
+@row("Q2", "the topic of dead letters is gone", guarantees=OURS, allowed=STALE, refused_every=0)
+def letters_gone(run: Run) -> None:
+    """What cannot be dead-lettered is not passed over: it waits for the topic."""
+    upstream, topic = run.scene.upstream, run.scene.topics.dead_letters
+    run.cluster.delete_topics(topic)
+    for refused in upstream.traffic.refused():
+        upstream.send(refused)
+    upstream.flush()
+    time.sleep(8)
+    run.expect(holds=not run.scene.done(), what="refused records were passed over")
+    run.cluster.broker.create_topics({topic: run.scene.partitions})
+
+
+@row("Q3", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
 def huge(run: Run) -> None:
     payment = run.scene.upstream.traffic.payment()
     for number in range(20):
@@ -58,7 +71,7 @@ def huge(run: Run) -> None:
     run.go_on(50)
 
 
-@row("Q3", "bombs: batches of a few kB that unpack to 20 MB", guarantees=OURS)
+@row("Q4", "bombs: batches of a few kB that unpack to 20 MB", guarantees=OURS)
 def bombs(run: Run) -> None:
     """Memory is bounded by what a client fetches at a time, times what zstd can pack."""
     process = psutil.Process(run["a"].pid)
