@@ -9,7 +9,7 @@ from tests.chaos.course import PER_SECOND, Run
 from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, row
 from tests.integration.harness import eventually
 from tests.integration.history import decode
-from tests.integration.traffic import PREDICTION, Input
+from tests.integration.traffic import PREDICTION, Feeder, Input
 
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
 MEGABYTE = 950_000
@@ -42,6 +42,16 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[bytes]:
                 raise KafkaException(error)
     reader.close()
     return found
+
+
+def rest(run: Run) -> Feeder:
+    """Send nothing more, and return when all that was sent is committed."""
+    assert run.feeder is not None
+    run.feeder.go_at(0)
+    time.sleep(0.5)
+    run.scene.upstream.flush()
+    eventually(run.scene.done, 60, run.tails)
+    return run.feeder
 
 
 @row("Q1", "every second record is refused", refused_every=1)
@@ -120,11 +130,7 @@ OTHER_TOPIC = frozenset(
 def payments_gone(run: Run) -> None:
     """All that comes to the new topic is scored, from its first record on."""
     topics, upstream = run.scene.topics, run.scene.upstream
-    assert run.feeder is not None
-    run.feeder.go_at(0)
-    time.sleep(0.5)
-    upstream.flush()
-    eventually(run.scene.done, 60, run.tails)
+    rest(run)
     run.cluster.delete_topics(topics.payments)
     time.sleep(3)
     run.cluster.broker.create_topics({topics.payments: 4})
@@ -160,13 +166,11 @@ def retention(run: Run) -> None:
     retention took is lost, and nothing else.
     """
     topics = run.scene.topics
-    assert run.feeder is not None
     # All that is published is committed: what is gone afterwards was scored by nobody.
-    run.feeder.go_at(0)
-    eventually(run.scene.done, 30, run.tails)
+    feeder = rest(run)
     for name in ("a", "b"):
         run.stop(name)
-    run.feeder.go_at(PER_SECOND)
+    feeder.go_at(PER_SECOND)
     committed = run.scene.committed()
     target = len(run.scene.upstream.journal.sent) + 400
     eventually(lambda: len(run.scene.upstream.journal.sent) > target, 30)
