@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from consumer.errors import FraudstreamError
 from consumer.verify.formats import letter_facts
 from tests.chaos import naive
 from tests.chaos.cluster import Cluster
@@ -299,7 +300,10 @@ def perform(
     supervisor.start()
     try:
         complete = _complete(run, act, instances)
-        found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
+        try:
+            found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
+        except (AssertionError, FraudstreamError, KafkaException) as fault:
+            found = Verdict(0, 0, 0, 0, 0, [f"not judged: {type(fault).__name__}: {fault}"[:2_000]])
         if not run.is_naive:
             found.violations[:0] = run.violations
         if found.violations or any(code > 0 for _, code in run.exits):

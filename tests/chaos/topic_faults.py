@@ -64,12 +64,14 @@ def letters_gone(run: Run) -> None:
     """What cannot be dead-lettered is not passed over: it waits for the topic."""
     upstream, topic = run.scene.upstream, run.scene.topics.dead_letters
     run.cluster.delete_topics(topic)
-    for refused in upstream.traffic.refused():
-        upstream.send(refused)
-    upstream.flush()
-    time.sleep(8)
-    run.expect(holds=not run.scene.done(), what="refused records were passed over")
-    run.cluster.broker.create_topics({topic: run.scene.partitions})
+    try:
+        for refused in upstream.traffic.refused():
+            upstream.send(refused)
+        upstream.flush()
+        time.sleep(8)
+        run.expect(holds=not run.scene.done(), what="refused records were passed over")
+    finally:
+        run.cluster.broker.create_topics({topic: run.scene.partitions})
 
 
 @row("Q3", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
