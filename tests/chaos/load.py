@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from tests.chaos.course import RECOVERY_LIMIT_SECONDS, Run
 from tests.chaos.failpoints import run_slowed
 from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, not_made, row
-from tests.integration.harness import eventually
+from tests.integration.harness import Instance, eventually
 
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "20"))
@@ -43,15 +43,16 @@ class Watch:
         Look twice a second. Lag is said honestly if what is said lies between what is sent and not
         committed before the question and after it, give or take what is sent between two looks.
         """
-        process = psutil.Process(self.run["a"].pid)
-        while not self.over.wait(0.5):
+        instance = self.run["a"]
+        process = psutil.Process(instance.pid)
+        while not self.over.wait(0.5) and process.is_running():
             self.rss.append(process.memory_info().rss)
             with suppress(KafkaException, OSError):  # a question that is late is asked again
-                self._compare()
+                self._compare(instance)
 
-    def _compare(self) -> None:
+    def _compare(self, instance: Instance) -> None:
         before = self._waiting()
-        said = self.run["a"].total("consumer_lag_messages")
+        said = instance.total("consumer_lag_messages")
         after = self._waiting()
         low, high = min(before, after), max(before, after)
         self.lags.append(said)

@@ -69,7 +69,8 @@ def letters_gone(run: Run) -> None:
             upstream.send(refused)
         upstream.flush()
         time.sleep(8)
-        run.expect(holds=not run.scene.done(), what="refused records were passed over")
+        [done] = eventually(lambda: [run.scene.done()], 30)
+        run.expect(holds=not done, what="refused records were passed over")
     finally:
         run.cluster.broker.create_topics({topic: run.scene.partitions})
 
