@@ -19,11 +19,11 @@ from tests.integration.harness import Instance, eventually
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "20"))
 """How long the load lasts; LOAD_SECONDS=300 for the long form."""
-BATCH, BATCH_SECONDS = 50, 0.5
-BEARABLE = int(BATCH / BATCH_SECONDS)
-"""Records a second of a consumer whose model takes half a second for fifty of them."""
+BEARABLE = 100
+"""Records a second of a consumer whose model takes 10 ms for each."""
+BATCH = 200
 DRAIN_SECONDS = RECOVERY_LIMIT_SECONDS + 2 * LOAD_SECONDS
-"""How long the backlog may last, which is worked off in batches of fifty, a transaction each."""
+"""How long the backlog may last, which is worked off in transactions of two hundred records."""
 GROWTH = 1.5
 """How much memory may be taken, to that of a bearable load."""
 
@@ -71,7 +71,7 @@ def overload(run: Run) -> None:
     """Memory stays, lag is said as it is, and afterwards all of it is worked off."""
     slow = run.scene.folder / "slow"
     slow.touch()
-    run.start("a", program=partial(run_slowed, str(slow), BATCH_SECONDS)).wait_ready()
+    run.start("a", program=partial(run_slowed, str(slow), 1 / BEARABLE)).wait_ready()
     assert run.feeder is not None
     watch = Watch(run)
     thread = threading.Thread(target=watch.follow, daemon=True)
