@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tests.brokers import BrokerUnavailable, Rung, why_missing
 from tests.chaos.course import GUARANTEES, NAIVE
-from tests.chaos.plan import ROWS
+from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.report import JSON, TABLE, Result, commit, merged, read, write
-from tests.chaos.stage import Task, play
+from tests.chaos.stage import play
 from tests.integration.bundle import write_model
 from tests.kafka.processes import ensure_jars
 
@@ -37,13 +37,12 @@ def main() -> None:
     at = commit()
     seeds = arguments.seed or [time.time_ns() % 100_000]
     print(f"seed {' '.join(map(str, seeds))}, commit {at}", flush=True)
-    tasks = list(_tasks(ids, arguments.guarantee, seeds))
+    planned = list(tasks(ids, arguments.guarantee, seeds))
     if arguments.resume:
-        of_commit = [result.run for result in results if result.commit == at != ""]
-        done = {run if arguments.seed else run[:2] for run in of_commit}
-        tasks = [task for task in tasks if not {task, task[:2]} & done]
+        done = [result.task for result in results if result.commit == at != ""]
+        planned = left(planned, done, of_any_seed=not arguments.seed)
     try:
-        for result in _run(tasks, arguments.jobs, at):
+        for result in _run(planned, arguments.jobs, at):
             results = merged(results, result)
             results.sort(key=lambda r: (_place(r.id), r.guarantee, r.seed))
             write(results)
@@ -71,22 +70,12 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _tasks(ids: Sequence[str], guarantees: Sequence[str], seeds: Sequence[int]) -> Iterator[Task]:
-    for row in map(ROWS.__getitem__, ids):
-        if row.act is None:
-            yield Task(row.id)
-            continue
-        for guarantee in row.guarantees:
-            if guarantee in guarantees:
-                yield from (Task(row.id, guarantee, seed) for seed in seeds)
-
-
 def _place(id_: str) -> tuple[int, int, str]:
     """Return the place of a row: by family, and in it by number, and by letter."""
     return FAMILIES.index(id_[0]), int(id_[1:].rstrip("bcd")), id_
 
 
-def _run(tasks: Sequence[Task], jobs: int, at: str) -> Iterator[Result]:
+def _run(planned: Sequence[Task], jobs: int, at: str) -> Iterator[Result]:
     """Perform so many at once, each in a process with a cluster; say each result, and yield it."""
     if why := why_missing(Rung.KAFKA):
         raise BrokerUnavailable(why)
@@ -98,7 +87,7 @@ def _run(tasks: Sequence[Task], jobs: int, at: str) -> Iterator[Result]:
     ):
         write_model(Path(folder, "model"))
         try:
-            for future in as_completed([pool.submit(play, task, folder, at) for task in tasks]):
+            for future in as_completed([pool.submit(play, task, folder, at) for task in planned]):
                 result = future.result()
                 print(result, flush=True)
                 yield result

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.chaos.course import NAIVE, Verdict
+from tests.chaos.plan import Task
 
 JSON, TABLE = Path("build/chaos.json"), Path("build/chaos.md")
 
@@ -40,9 +41,9 @@ class Result:
     commit: str = ""
 
     @property
-    def run(self) -> tuple[str, str, int]:
+    def task(self) -> Task:
         """What one commit has one line of."""
-        return self.id, self.guarantee, self.seed
+        return Task(self.id, self.guarantee, self.seed)
 
     def __str__(self) -> str:
         """Return what is said of a run when it ends."""

@@ -5,7 +5,6 @@ import time
 from contextlib import ExitStack
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.brokers import BrokerUnavailable
 from tests.chaos import (  # noqa: F401 - importing them enters their rows
@@ -19,16 +18,8 @@ from tests.chaos import (  # noqa: F401 - importing them enters their rows
 )
 from tests.chaos.cluster import Cluster, open_cluster
 from tests.chaos.course import perform
-from tests.chaos.plan import ROWS
+from tests.chaos.plan import ROWS, Task
 from tests.chaos.report import Result, judged
-
-
-class Task(NamedTuple):
-    """One run: which row, whose promise, and the seed; a row not made here has only its id."""
-
-    id: str
-    guarantee: str = ""
-    seed: int = 0
 
 
 class Stage:
