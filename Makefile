@@ -49,8 +49,8 @@ kafka: setup ## fetch the jars of a real Kafka with Maven
 quality: setup ## the Handbook streamed, 4 test weeks, on 1 and 8 partitions; and by law of label delay -> build/quality.json
 	@$(RUN) -m benchmarks.quality
 
-chaos: setup ## the fault plan on three brokers, the naive consumer beside; CHAOS_FLAGS="--only K7 --seed 5" -> build/chaos.json
-	@$(RUN) -m tests.chaos $(CHAOS_FLAGS)
+chaos: setup ## the fault plan, JOBS rows at once, the naive consumer beside; CHAOS_FLAGS="--only K7 --seed 5" -> build/chaos.json
+	@$(RUN) -m tests.chaos --jobs $(JOBS) $(CHAOS_FLAGS)
 
 soak: setup ## 30 minutes (SOAK_SECONDS) of steady traffic, and no leak by slope -> build/soak.json
 	@$(RUN) -m tests.chaos.soak

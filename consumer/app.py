@@ -5,6 +5,7 @@ The composition root: settings become objects, objects are started in order and 
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ DRAIN_SECONDS: Final = 8.0
 EXIT_NOT_DRAINED: Final = 75
 _NOT_COMMITTING_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 1.0
+_HEARD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class App:
@@ -259,29 +261,47 @@ class App:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """
-        Each only sets a flag: an exception in the middle of a poll loses its batch. SIGTERM and
-        SIGINT end the process, SIGUSR1 lets partitions go on that had too many dead letters.
+        Hear signals on a thread: the interpreter writes their numbers to a socket at once, whereas
+        a handler waits until a call of the client returns, and raises in the middle of a poll.
         """
+        told, heard = socket.socketpair()
+        os.set_blocking(told.fileno(), False)
 
-        def resume(_: int, __: FrameType | None) -> None:
+        def listen() -> None:
+            with heard:
+                while number := heard.recv(1):
+                    self._hear(signal.Signals(number[0]))
+
+        threading.Thread(target=listen, name="signals", daemon=True).start()
+        before: dict[int, Any] = {
+            number: signal.signal(number, _left_to_thread) for number in _HEARD
+        }
+        before_fd = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            told.close()
+
+    def _hear(self, number: signal.Signals) -> None:
+        """
+        SIGTERM and SIGINT end the process, SIGUSR1 lets partitions go on that had too many dead
+        letters.
+        """
+        if number is signal.SIGUSR1:
             self._resuming.set()
-
-        def stop(number: int, _: FrameType | None) -> None:
+        elif number in _HEARD:
             self._stopping.set()
-            self._telemetry.stopping(signal.Signals(number).name)
+            self._telemetry.stopping(number.name)
             watchdog = threading.Timer(DRAIN_SECONDS, os._exit, [EXIT_NOT_DRAINED])
             watchdog.daemon = True
             watchdog.start()
 
-        before: dict[int, Any] = {
-            number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, resume)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+def _left_to_thread(_: int, __: FrameType | None) -> None:
+    """Keep a signal from what the system does by default."""
 
 
 def rehearse(bundle: Bundle) -> None:

@@ -83,7 +83,7 @@ class Loop:
         """
         Go on until `keep_going` says no, between two batches. Raises FatalError.
 
-        Python's collector of cycles is off in here but for a run between batches: every batch makes
+        Python's collector of cycles is off in here but for a run between polls: every batch makes
         tens of thousands of objects and no cycle, and the passes over them cost more than scoring.
         """
         gc.freeze()
@@ -97,12 +97,12 @@ class Loop:
         while keep_going():
             records = self._source.poll()
             self._last_poll = time.monotonic()
-            if len(records) == 0:
-                self._last_progress = time.monotonic()
-                continue
             begin = time.monotonic()
-            self._carry(records)
-            self._control.finished(time.monotonic() - begin)
+            if len(records) == 0:
+                self._last_progress = begin
+            else:
+                self._carry(records)
+                self._control.finished(time.monotonic() - begin)
             self._keep_house()
 
     def _carry(self, records: Records) -> None:

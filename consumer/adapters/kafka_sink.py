@@ -3,11 +3,13 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from consumer.adapters.bounded_calls import BoundedCalls
 from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.errors import (
     AssignmentLostError,
@@ -23,6 +25,8 @@ from consumer.telemetry import Telemetry
 _RETRY_SECONDS: Final = 0.1
 _SLICE_SECONDS: Final = 1.0
 _REQUEST_SECONDS: Final = 5.0
+_CALL_SECONDS: Final = 10.0
+_GRACE_SECONDS: Final = 2.0
 
 
 class Membership(Protocol):
@@ -165,7 +169,7 @@ class ExactlyOnceSink:
         self._deliveries = _Deliveries()
         self._places = _Places()
         self._configs = [{**config, "on_delivery": self._deliveries.report} for config in configs]
-        self._producers: list[Producer | None] = [None] * len(configs)
+        self._clients: list[_Client | None] = [None] * len(configs)
         self._transaction_seconds = min(int(c["transaction.timeout.ms"]) for c in configs) / 1_000
         self._membership = membership
         self._telemetry = telemetry
@@ -176,7 +180,7 @@ class ExactlyOnceSink:
     def open(self) -> None:
         """Fence whoever held these transactional ids, and finish what it left open."""
         for slot in range(len(self._configs)):
-            self._ready_producer(slot)
+            self._ready_client(slot)
 
     def publish(self, outputs: Sequence[Outputs], next_offsets: dict[int, int]) -> None:
         """
@@ -190,8 +194,8 @@ class ExactlyOnceSink:
         if not self._membership.is_member():
             raise AssignmentLostError("the group does not know us any more")
         slot, self._turn = self._turn, (self._turn + 1) % len(self._configs)
-        self._places.require(self._ready_producer(slot), outputs)
-        transaction = _Transaction(self._ready_producer(slot), self._transaction_seconds)
+        self._places.require(self._ready_client(slot).producer, outputs)
+        transaction = _Transaction(self._ready_client(slot), self._transaction_seconds)
         offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
         self._deliveries.begin()
         try:
@@ -210,7 +214,8 @@ class ExactlyOnceSink:
 
     def close(self) -> None:
         """Drop both producers; the next holder of their ids ends what one may have left open."""
-        self._producers = [None] * len(self._configs)
+        for slot in range(len(self._configs)):
+            self._drop_client(slot)
 
     def _resolve(
         self,
@@ -242,9 +247,10 @@ class ExactlyOnceSink:
         if self._deliveries.failed is None and transaction.abort():
             return
         self._telemetry.producer_replaced()
-        self._producers[slot] = None
-        del transaction.producer  # the client ends here, before its successor begins
-        self._ready_producer(slot)
+        self._drop_client(slot)
+        # The client ends here, before its successor begins; one that is stuck, when it is fenced.
+        del transaction.producer
+        self._ready_client(slot)
 
     def _is_committed(self, next_offsets: dict[int, int]) -> bool:
         """Ask the broker what became of the transaction, now that it is no longer open."""
@@ -259,10 +265,15 @@ class ExactlyOnceSink:
             self._telemetry.outcome_resolved(committed=is_committed)
             return is_committed
 
-    def _ready_producer(self, slot: int) -> Producer:
-        producer = self._producers[slot]
-        if producer is not None:
-            return producer
+    def _drop_client(self, slot: int) -> None:
+        client, self._clients[slot] = self._clients[slot], None
+        if client is not None:
+            client.calls.close()
+
+    def _ready_client(self, slot: int) -> "_Client":
+        client = self._clients[slot]
+        if client is not None:
+            return client
         producer = Producer(self._configs[slot])
         deadline = time.monotonic() + self._outage_limit
         while True:
@@ -271,8 +282,8 @@ class ExactlyOnceSink:
             except KafkaException as exception:
                 self._wait(exception, deadline)
             else:
-                self._producers[slot] = producer
-                return producer
+                self._clients[slot] = client = _Client(producer, BoundedCalls())
+                return client
 
     def _wait(self, exception: KafkaException, deadline: float) -> None:
         """Wait a moment after an error that time may heal; raise for any other."""
@@ -284,11 +295,20 @@ class ExactlyOnceSink:
         time.sleep(_RETRY_SECONDS)
 
 
+@dataclass(frozen=True)
+class _Client:
+    """A producer and who makes its calls."""
+
+    producer: Producer
+    calls: BoundedCalls
+
+
 class _Transaction:
     """One attempt to get a batch out; it remembers how far it came."""
 
-    def __init__(self, producer: Producer, budget_seconds: float) -> None:
-        self.producer = producer
+    def __init__(self, client: _Client, budget_seconds: float) -> None:
+        self.producer = client.producer
+        self._calls = client.calls
         self.commit_was_called = False
         self._overdue_at = time.monotonic() + budget_seconds
 
@@ -310,7 +330,7 @@ class _Transaction:
     def abort(self) -> bool:
         """Abort, and say whether the broker confirmed it."""
         try:
-            self.producer.abort_transaction(_SLICE_SECONDS)
+            self._make(self.producer.abort_transaction, seconds=_SLICE_SECONDS)
         except KafkaException:
             return False
         return True
@@ -318,13 +338,27 @@ class _Transaction:
     def _resumed(self, call: Callable[..., None], *args: Any) -> None:
         """Make a call, and the same call again while it only timed out: it goes on where it was."""
         while True:
+            left = min(_CALL_SECONDS, self._overdue_at - time.monotonic())
             try:
-                call(*args, max(_SLICE_SECONDS, self._overdue_at - time.monotonic()))
+                self._make(call, *args, seconds=max(_SLICE_SECONDS, left))
             except KafkaException as exception:
-                if self.is_overdue or not kafka_error(exception).retriable():
+                error = kafka_error(exception)
+                if self.is_overdue or self._calls.is_stuck or not error.retriable():
                     raise
             else:
                 return
+
+    def _make(self, call: Callable[..., None], *args: Any, seconds: float) -> None:
+        """
+        Make a call with that time-out, which it may not keep. Raises KafkaException.
+
+        librdkafka 2.16 has send_offsets_to_transaction() wait for a coordinator that left the
+        cluster, until a connection happens to change, and its commits for brokers that are frozen.
+        """
+        try:
+            self._calls.make(call, *args, seconds, within_seconds=seconds + _GRACE_SECONDS)
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
 
 def produce(producer: Producer, outputs: Sequence[Outputs]) -> None:

@@ -111,7 +111,16 @@ def outlast_the_limit(run: Run) -> None:
             node.resume()
 
 
-not_made("B7", "the disk of one broker is full", "it needs a file system of its own for a broker")
+@row("B7", "the disk of one broker is full", allowed=STALE)
+def fill_disk(run: Run) -> None:
+    """No file of it may grow, as on a full disk: it gives up its folder, and ends."""
+    node = run.cluster.leader(run.scene.topics.payments, 0).node
+    broker = psutil.Process(node.pid)
+    _, most = broker.rlimit(psutil.RLIMIT_FSIZE)
+    broker.rlimit(psutil.RLIMIT_FSIZE, (1, most))
+    eventually(lambda: not node.alive, 30, node.log_tail)
+    run.go_on(60)
+    node.restart()
 
 
 @row("B8", "leaders of all partitions moved again and again", allowed=STALE)
@@ -146,10 +155,9 @@ def freeze(run: Run) -> None:
         member.node.resume()
 
 
-not_made(
-    "B11", "SIGKILL to the active controller",
-    "clients are not told which broker it is; B5 kills each of them, it among them",
-)  # fmt: skip
+@row("B11", "SIGKILL to the active controller", allowed=STALE)
+def lose_controller(run: Run) -> None:
+    lose(lambda run: run.cluster.active_controller(), run)
 
 
 @row(
@@ -170,7 +178,10 @@ def grow(run: Run) -> None:
 
 
 not_made(
-    "B13", "rights taken away, passwords rotated", "the cluster of these rows has no access control"
+    "B13",
+    "rights taken away, passwords rotated",
+    "the cluster of these rows has no access control;"
+    " a start without a right is in tests/integration/test_access.py",
 )
 
 

@@ -1,5 +1,6 @@
 """Three brokers, each behind a proxy that its clients are sent to, and where what is led."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -56,6 +57,12 @@ class Cluster:
         """Return the broker that looks after a transactional id: by its hash, as Kafka has it."""
         known = self.admin.list_topics(TRANSACTIONS, timeout=30).topics[TRANSACTIONS].partitions
         return self._member(known[abs(java_hash(transactional_id)) % len(known)].leader)
+
+    def active_controller(self) -> Member:
+        """Return the leader of the quorum, by the brokers' own files: clients are not told."""
+        files = [node.data / "__cluster_metadata-0" / "quorum-state" for node in self.nodes]
+        states = [json.loads(file.read_text()) for file in files]
+        return self._member(max(states, key=lambda state: state["leaderEpoch"])["leaderId"])
 
     def elect_preferred_leaders(self) -> None:
         """Let every partition be led by the first of its replicas, coordinators' ones as well."""

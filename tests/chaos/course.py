@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from consumer.errors import FraudstreamError
 from consumer.verify.formats import letter_facts
 from tests.chaos import naive
 from tests.chaos.cluster import Cluster
@@ -35,6 +36,8 @@ NAIVE = "naive"
 GUARANTEES = ("exactly-once", "at-least-once", NAIVE)
 RECOVERY_LIMIT_SECONDS = 90.0
 RESTART_SECONDS = 0.2
+PER_SECOND = 60
+"""Payments, where a row does not say another rate."""
 KEPT_LOGS = Path("build/chaos-logs")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch": {"max_records": 25},
@@ -123,11 +126,14 @@ class Run:
         instance.kill()
 
     def halt(self) -> None:
-        """End all instances for good, and keep their logs with where each thread was."""
+        """End all instances for good, and leave in their logs where each thread was."""
         with self._lock:
             ended, self._running = self._running, {}
         for instance in ended.values():
             instance.show_stacks()
+
+    def keep_logs(self) -> None:
+        """Copy the logs to where they outlast the run."""
         kept = KEPT_LOGS / self.scene.folder.name
         kept.mkdir(parents=True, exist_ok=True)
         for log in self.scene.folder.glob("*.log"):
@@ -158,7 +164,7 @@ class Run:
         [begin] = eventually(lambda: [self.scene.published()], 30)
         eventually(lambda: self.scene.published() >= begin + more, within_seconds, self.tails)
 
-    def recover(self) -> None:
+    def recover(self, within_seconds: float = RECOVERY_LIMIT_SECONDS) -> None:
         """The fault has ended: measure how long it is until its traces are gone."""
         due: Counter[int] = Counter()
         for sent in list(self.scene.upstream.journal.sent):
@@ -170,9 +176,9 @@ class Run:
             return all(committed[partition] >= offset for partition, offset in due.items())
 
         try:
-            eventually(caught_up, RECOVERY_LIMIT_SECONDS, self.tails)
+            eventually(caught_up, within_seconds, self.tails)
         except AssertionError:
-            self.violations.append(f"not recovered within {RECOVERY_LIMIT_SECONDS:g} s")
+            self.violations.append(f"not recovered within {within_seconds:g} s")
             return
         self.recovery_seconds = round(time.monotonic() - begin, 1)
 
@@ -192,7 +198,7 @@ class Run:
 
     def tell(self, text: str) -> None:
         """Print what is being done, for a row whose seed decides it."""
-        print(f"     {text}", flush=True)
+        print(f"     {self.scene.folder.name}: {text}", flush=True)
 
     def tails(self) -> str:
         """Return the ends of the logs."""
@@ -277,7 +283,7 @@ Act = Callable[[Run], None]
 
 def perform(
     cluster: Cluster, folder: Path, bundle: Path, act: Act, guarantee: str, seed: int, *,
-    instances: tuple[str, ...] = ("a", "b"), per_second: int = 60, refused_every: int = 40,
+    instances: tuple[str, ...] = ("a", "b"), per_second: int = PER_SECOND, refused_every: int = 40,
     allowed: frozenset[str] = frozenset(), forgives: frozenset[str] = frozenset(),
     **settings: Mapping[str, Any],
 ) -> tuple[Run, Verdict]:  # fmt: skip
@@ -294,9 +300,14 @@ def perform(
     supervisor.start()
     try:
         complete = _complete(run, act, instances)
-        found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
+        try:
+            found = verdict(run, allowed, forgives, complete=complete or run.is_naive)
+        except (AssertionError, FraudstreamError, KafkaException) as fault:
+            found = Verdict(0, 0, 0, 0, 0, [f"not judged: {type(fault).__name__}: {fault}"[:2_000]])
         if not run.is_naive:
             found.violations[:0] = run.violations
+        if found.violations or any(code > 0 for _, code in run.exits):
+            run.keep_logs()
         return run, found
     finally:
         run.close()

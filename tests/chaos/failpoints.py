@@ -78,14 +78,17 @@ def run_within_memory(more_bytes: int, nth: int, arguments: list[str]) -> None:
 
 
 def run_slowed(while_exists: str, seconds: float, arguments: list[str]) -> None:
-    """Be the command with a model that takes so long for a batch, while a file exists."""
+    """Be the command with a model that takes so long for each record, while a file exists."""
     from consumer import cli, pipeline  # noqa: PLC0415 - the fork server has loaded them
 
-    def slow() -> None:
-        if os.path.exists(while_exists):  # noqa: PTH110 - once a batch
-            time.sleep(seconds)
+    score = pipeline.score
 
-    _before(pipeline, "score", slow)
+    def slow(rows: Any, model: Any) -> Any:
+        if os.path.exists(while_exists):  # noqa: PTH110 - once a batch
+            time.sleep(seconds * len(rows))
+        return score(rows, model)
+
+    pipeline.score = slow
     cli.app(arguments)
 
 

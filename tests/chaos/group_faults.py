@@ -114,7 +114,19 @@ def jump(run: Run) -> None:
     run.kill("a")
 
 
-not_made("T1b", "the clock of a broker or of upstream jumps", "they share this machine's clock")
+@row("T1b", "the clock of upstream jumps by ten minutes, ahead and back, every second")
+def upstream_jumps(run: Run) -> None:
+    """Kafka's timestamps jump; windows go by the time of the payments, and lag is never below 0."""
+    lags: list[float] = []
+    for jump in (600, -600, 0) * 4:
+        run.scene.upstream.ahead_seconds = jump
+        time.sleep(1)
+        if not run.is_naive:
+            lags.append(run["a"].total("consumer_lag_seconds"))
+    run.expect(holds=min(lags, default=0) >= 0, what=f"lag was {min(lags, default=0)} s")
+
+
+not_made("T1c", "the clock of a broker jumps", "brokers share this machine's clock")
 not_made("M1", "a model is replaced by a damaged one", "a model is loaded at start alone")
 
 

@@ -1,4 +1,4 @@
-"""Row R: whatever the seed draws, one thing after the other and some of them at the same time."""
+"""Row X: whatever the seed draws, one thing after the other and some of them at the same time."""
 
 import signal
 import threading
@@ -68,7 +68,7 @@ FAULTS: tuple[Callable[[Run, str], None], ...] = (
 )  # fmt: skip
 
 
-@row("R1", "eight rounds of one or two faults that the seed draws", allowed=STALE)
+@row("X1", "eight rounds of one or two faults that the seed draws", allowed=STALE)
 def at_random(run: Run) -> None:
     for _ in range(ROUNDS):
         faults = run.draw.sample(FAULTS, run.draw.choice((1, 2)))

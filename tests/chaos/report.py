@@ -1,11 +1,14 @@
 """What a run of the plan leaves: build/chaos.json, and the same as a table for readers."""
 
 import json
+import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.chaos.course import NAIVE, Verdict
+from tests.chaos.plan import Task
 
 JSON, TABLE = Path("build/chaos.json"), Path("build/chaos.md")
 
@@ -17,6 +20,7 @@ class Result:
 
     `lost` and `twice` are inputs without an outcome and with more than one; `wrong`, predictions on
     features that are not the log's; `exits`, processes that ended, by exit code or minus a signal.
+    `seconds` is what the run took, `commit` what was checked out.
     """
 
     id: str
@@ -33,11 +37,39 @@ class Result:
     exits: Sequence[str] = ()
     violations: Sequence[str] = field(default=())
     note: str = ""
+    seconds: float = 0.0
+    commit: str = ""
+
+    @property
+    def task(self) -> Task:
+        """What one commit has one line of."""
+        return Task(self.id, self.guarantee, self.seed)
+
+    def __str__(self) -> str:
+        """Return what is said of a run when it ends."""
+        if self.ok is None:
+            return f"{self.id:4} not made here: {self.note}"
+        said = (
+            f"{self.id:4} {self.guarantee:13} {'ok' if self.ok else 'NOT OK':6} {self.records:6}"
+            f" records, lost {self.lost}, twice {self.twice}, wrong {self.wrong}, recovery"
+            f" {self.recovery_seconds} s, exits {list(self.exits)}, took {self.seconds:.0f} s,"
+            f" seed {self.seed}: {self.fault}"
+        )
+        shown = self.violations if self.guarantee != NAIVE else ()
+        return "\n     ".join((said, *shown))
+
+
+def commit() -> str:
+    """Return what is checked out, with -dirty where files differ from it; nothing without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def judged(
-    id_: str, fault: str, guarantee: str, seed: int, found: Verdict,
-    recovery_seconds: float | None, exits: Iterable[tuple[str, int]],
+    id_: str, fault: str, guarantee: str, seed: int, at: str, found: Verdict,
+    recovery_seconds: float | None, exits: Iterable[tuple[str, int]], seconds: float,
 ) -> Result:  # fmt: skip
     """Return the line of a run: it is well when no rule is broken; naively, when all is once."""
     bad = found.violations or found.lost or found.wrong
@@ -47,14 +79,44 @@ def judged(
         lost=found.lost, twice=found.twice, wrong=found.wrong, dead_letters=found.dead_letters,
         recovery_seconds=recovery_seconds, ok=not bad,
         exits=[f"{name}: {code}" for name, code in exits], violations=found.violations[:20],
+        seconds=round(seconds, 1), commit=at,
     )  # fmt: skip
 
 
+def merged(results: Sequence[Result], new: Result) -> list[Result]:
+    """Return the results with a new one, in place of its own line and of other commits' ones."""
+
+    def stays(old: Result) -> bool:
+        if (old.id, old.guarantee) != (new.id, new.guarantee):
+            return True
+        return old.commit == new.commit and old.seed != new.seed
+
+    return [*filter(stays, results), new]
+
+
+def read() -> list[Result]:
+    """Return what earlier runs wrote."""
+    if not JSON.exists():
+        return []
+    return [Result(**line) for line in json.loads(JSON.read_text())]
+
+
 def write(results: Sequence[Result]) -> None:
-    """Write both files."""
+    """Write both files; one that is there is replaced at once, and never half."""
     JSON.parent.mkdir(exist_ok=True)
-    JSON.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
-    TABLE.write_text(table(results))
+    lines = json.dumps([asdict(result) for result in results], indent=1) + "\n"
+    for path, text in ((JSON, lines), (TABLE, table(results) + "\n" + _commits(results))):
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        part.replace(path)
+
+
+def _commits(results: Sequence[Result]) -> str:
+    """Say which rows are of which commit."""
+    made = [result for result in results if result.ok is not None]
+    ids = {at: dict.fromkeys(r.id for r in made if r.commit == at) for at in
+           dict.fromkeys(result.commit for result in made)}  # fmt: skip
+    return "".join(f"Commit {at or 'unknown'}: {', '.join(of)}.\n" for at, of in ids.items())
 
 
 def table(results: Sequence[Result]) -> str:

@@ -9,8 +9,9 @@ from tests.brokers import Rung, why_missing
 from tests.chaos.broker_faults import dead
 from tests.chaos.cluster import java_hash, open_cluster
 from tests.chaos.course import perform
-from tests.chaos.plan import ROWS
+from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.process_faults import die_while_committing
+from tests.chaos.report import Result, merged
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
 from tests.integration.harness import SLOW, eventually
@@ -71,6 +72,31 @@ def test_the_naive_consumer_is_found_out(cluster, model, tmp_path):
 
     assert found.lost + found.twice > 0
     assert found.wrong > 0
+
+
+def result(id_, guarantee="exactly-once", seed=1, commit="new"):
+    """A line of the report."""
+    return Result(id=id_, fault="", guarantee=guarantee, seed=seed, ok=True, commit=commit)
+
+
+def test_a_line_replaces_its_own_and_those_of_other_commits():
+    """Of one commit a row may have lines with several seeds."""
+    lines = [result("K1", seed=1), result("K1", seed=2), result("K2", commit="old")]
+
+    lines = merged(merged(lines, result("K1", seed=2)), result("K2", seed=3))
+
+    assert [(line.id, line.seed, line.commit) for line in lines] == [
+        ("K1", 1, "new"), ("K1", 2, "new"), ("K2", 3, "new"),
+    ]  # fmt: skip
+
+
+def test_an_interrupted_run_is_gone_on_with():
+    """What has a line is left out: with its seed, or with any where none is asked for."""
+    planned = list(tasks(["K1", "K13"], ["exactly-once", "naive"], [7]))
+    done = [Task("K1", "naive", 3), Task("K13")]
+
+    assert left(planned, done, of_any_seed=True) == [Task("K1", "exactly-once", 7)]
+    assert left(planned, done, of_any_seed=False) == planned[:2]
 
 
 def test_a_hash_is_java_s():

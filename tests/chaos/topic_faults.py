@@ -5,11 +5,11 @@ import time
 import psutil
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tests.chaos.course import Run
+from tests.chaos.course import PER_SECOND, Run
 from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, row
 from tests.integration.harness import eventually
 from tests.integration.history import decode
-from tests.integration.traffic import PREDICTION, Input
+from tests.integration.traffic import PREDICTION, Feeder, Input
 
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
 MEGABYTE = 950_000
@@ -44,12 +44,38 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[bytes]:
     return found
 
 
+def rest(run: Run) -> Feeder:
+    """Send nothing more, and return when all that was sent is committed."""
+    assert run.feeder is not None
+    run.feeder.go_at(0)
+    time.sleep(0.5)
+    run.scene.upstream.flush()
+    eventually(run.scene.done, 60, run.tails)
+    return run.feeder
+
+
 @row("Q1", "every second record is refused", refused_every=1)
 def poison(run: Run) -> None:
     run.go_on(300)
 
 
-@row("Q2", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
+@row("Q2", "the topic of dead letters is gone", guarantees=OURS, allowed=STALE, refused_every=0)
+def letters_gone(run: Run) -> None:
+    """What cannot be dead-lettered is not passed over: it waits for the topic."""
+    upstream, topic = run.scene.upstream, run.scene.topics.dead_letters
+    run.cluster.delete_topics(topic)
+    try:
+        for refused in upstream.traffic.refused():
+            upstream.send(refused)
+        upstream.flush()
+        time.sleep(8)
+        [done] = eventually(lambda: [run.scene.done()], 30)
+        run.expect(holds=not done, what="refused records were passed over")
+    finally:
+        run.cluster.broker.create_topics({topic: run.scene.partitions})
+
+
+@row("Q3", "records of 950 kB, nearly the most that a broker takes", guarantees=OURS)
 def huge(run: Run) -> None:
     payment = run.scene.upstream.traffic.payment()
     for number in range(20):
@@ -58,7 +84,7 @@ def huge(run: Run) -> None:
     run.go_on(50)
 
 
-@row("Q3", "bombs: batches of a few kB that unpack to 20 MB", guarantees=OURS)
+@row("Q4", "bombs: batches of a few kB that unpack to 20 MB", guarantees=OURS)
 def bombs(run: Run) -> None:
     """Memory is bounded by what a client fetches at a time, times what zstd can pack."""
     process = psutil.Process(run["a"].pid)
@@ -107,11 +133,7 @@ OTHER_TOPIC = frozenset(
 def payments_gone(run: Run) -> None:
     """All that comes to the new topic is scored, from its first record on."""
     topics, upstream = run.scene.topics, run.scene.upstream
-    assert run.feeder is not None
-    run.feeder.go_at(0)
-    time.sleep(0.5)
-    upstream.flush()
-    eventually(run.scene.done, 60, run.tails)
+    rest(run)
     run.cluster.delete_topics(topics.payments)
     time.sleep(3)
     run.cluster.broker.create_topics({topics.payments: 4})
@@ -147,8 +169,11 @@ def retention(run: Run) -> None:
     retention took is lost, and nothing else.
     """
     topics = run.scene.topics
+    # All that is published is committed: what is gone afterwards was scored by nobody.
+    feeder = rest(run)
     for name in ("a", "b"):
         run.stop(name)
+    feeder.go_at(PER_SECOND)
     committed = run.scene.committed()
     target = len(run.scene.upstream.journal.sent) + 400
     eventually(lambda: len(run.scene.upstream.journal.sent) > target, 30)

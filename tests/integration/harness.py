@@ -200,13 +200,18 @@ class Instance:
         [begin] = eventually(lambda: [self.total(name)], 30, self.tail)
         eventually(lambda: self.total(name) >= begin + more, within_seconds, self.tail)
 
-    def _get(self, path: str) -> Any:
+    @property
+    def http_port(self) -> int:
+        """Where it serves metrics and probes, as its log tells. Raises ConnectionError before."""
         if not self._port:
             started = self.events("started")
             if not started:
                 raise ConnectionError("it has not told its port yet")
             self._port = started[0]["http_port"]
-        return urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5)
+        return self._port
+
+    def _get(self, path: str) -> Any:
+        return urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5)
 
 
 def run_here(app: App, meanwhile: Callable[[], object]) -> None:

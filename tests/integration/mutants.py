@@ -70,9 +70,25 @@ def never_hears_of_offsets() -> None:
     """Fault: the client's call that sends offsets never returns, and raises nothing."""
 
     def stuck(*_: Any) -> None:
+        os.write(1, b"in a call that never returns\n")
         signal.sigwait({signal.SIGUSR2})
 
     replaced(kafka_sink._Transaction, "run", lambda _: stuck)
+
+
+def offsets_never_arrive_once() -> None:
+    """Fault: as above, once, and of the client's call alone."""
+    nth = iter(range(1, 1_000_000))
+
+    def make(make_call: Any) -> Any:
+        def first(self: Any, call: Any, *arguments: Any, **named: Any) -> None:
+            if call.__name__ == "send_offsets_to_transaction" and next(nth) == _AT:
+                call = lambda *_: signal.sigwait({signal.SIGUSR2})  # noqa: E731
+            make_call(self, call, *arguments, **named)
+
+        return first
+
+    replaced(kafka_sink._Transaction, "_make", make)
 
 
 def killed_before_producing() -> None:

@@ -109,3 +109,25 @@ def test_a_call_of_the_client_that_never_returns_ends_the_process(real, scene):
     scene.start(**SMALL)
     scene.wait_done()
     assert check(scene.history()) == []
+
+
+def test_a_call_of_a_producer_that_never_returns_is_left_behind(real, scene):
+    """Its transaction is ended by another producer, and the batch is published again, once."""
+    scene.start(**SMALL, mutants=("offsets_never_arrive_once",))
+    scene.upstream.send_mixed(200)
+
+    scene.wait_done()
+
+    [consumer] = scene.instances
+    assert consumer.exit_code is None
+    assert len(consumer.events("producer_replaced")) == 1
+    assert check(scene.history()) == []
+
+
+def test_sigterm_ends_a_call_that_never_returns(real, scene):
+    """Within the ten seconds of any other, though no handler of Python's can run."""
+    stuck = scene.start(**SMALL, mutants=("never_hears_of_offsets",))
+    scene.upstream.send_mixed(200)
+    eventually(lambda: "in a call that never returns" in stuck.lines(), 30, stuck.tail)
+
+    assert stuck.stop(within_seconds=10) == 75

@@ -69,6 +69,10 @@ class Traffic:
         self._last = payment()
         self._recent: deque[Input] = deque(maxlen=50)
 
+    def favour(self, card: str) -> None:
+        """Let half of the payments to come be of one card."""
+        self._cards += [card] * len(self._cards)
+
     def payment(self, **overrides: Any) -> Input:
         """
         Return the next payment; a tenth is out of order, one in a hundred is late, and three in a
@@ -176,6 +180,8 @@ class Upstream:
         """The partitioner is Java's by default, as the applications' would be."""
         self.traffic = Traffic(seed)
         self.journal = Journal()
+        self.ahead_seconds = 0
+        """How far its clock is ahead."""
         self.has_labels = True
         """Whether a feeder sends labels, too."""
         self._payments, self._labels = payments, labels
@@ -205,7 +211,8 @@ class Upstream:
         assert producer.flush(60) == 0, "inputs were not acknowledged within 60 s"
 
     def _send(self, producer: Producer, payment: Input) -> None:
-        before, now = self.journal.labels, time.time_ns() // 1_000_000
+        before = self.journal.labels
+        now = time.time_ns() // 1_000_000 + 1_000 * self.ahead_seconds
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:

@@ -69,6 +69,7 @@ class Node:
         self.node_id = node_id
         self.address = f"127.0.0.1:{port}"
         self.log = folder / f"{folder.name}-{node_id}.log"
+        self.data = folder / f"data-{node_id}"
         config = folder / f"node-{node_id}.properties"
         self._command = [str(folder), *java, "kafka.Kafka", str(config)]
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,0 +1,76 @@
+"""Where rows of the plan are performed: a process that has a cluster of its own."""
+
+import tempfile
+import time
+from contextlib import ExitStack
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+from tests.brokers import BrokerUnavailable
+from tests.chaos import (  # noqa: F401 - importing them enters their rows
+    broker_faults,
+    group_faults,
+    load,
+    network_faults,
+    process_faults,
+    random_faults,
+    topic_faults,
+)
+from tests.chaos.cluster import Cluster, open_cluster
+from tests.chaos.course import perform
+from tests.chaos.plan import ROWS, Task
+from tests.chaos.report import Result, judged
+
+
+class Stage:
+    """The cluster of this process: opened when it is needed, and again after a row broke it."""
+
+    def __init__(self) -> None:
+        self._opened = ExitStack()
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """Raises BrokerUnavailable."""
+        if self._cluster is None:
+            self._cluster = self._opened.enter_context(open_cluster())
+        return self._cluster
+
+    def close(self) -> None:
+        """End the brokers."""
+        self._cluster = None
+        self._opened.close()
+
+
+_STAGE = Stage()
+Finalize(None, _STAGE.close, exitpriority=10)  # a process of a pool ends without atexit
+
+
+def play(task: Task, folder: str, commit: str) -> Result:
+    """
+    Perform a row. What goes wrong with the stage itself is a run that is not ok, and ends no other.
+
+    Raises BrokerUnavailable.
+    """
+    row, begin = ROWS[task.id], time.monotonic()
+    if row.act is None:
+        return Result(id=row.id, fault=row.fault, commit=commit, note=row.why_not)
+    scene = Path(tempfile.mkdtemp(prefix=f"{row.id.lower()}-", dir=folder))
+    try:
+        cluster = _STAGE.cluster
+        run, found = perform(
+            cluster, scene, Path(folder, "model"), row.act, task.guarantee, task.seed, **row.options
+        )
+        cluster.make_whole()
+    except BrokerUnavailable:
+        raise
+    except Exception as fault:  # noqa: BLE001 - the rows after it are performed all the same
+        _STAGE.close()
+        return Result(
+            id=row.id, fault=row.fault, guarantee=task.guarantee, seed=task.seed, commit=commit,
+            ok=False, violations=[f"not judged: {type(fault).__name__}: {fault}"[:2_000]],
+        )  # fmt: skip
+    return judged(
+        row.id, row.fault, task.guarantee, task.seed, commit, found, run.recovery_seconds,
+        run.exits, time.monotonic() - begin,
+    )  # fmt: skip
