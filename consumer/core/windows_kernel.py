@@ -677,8 +677,8 @@ def observe(
 
     told is None, or the table of words; the word of each payment, int64[n]; v masks of the parts of
     a word; a table of int64[1 + 2 * slots], slots a power of two and 2 * (1 + v) for each payment
-    told apart at least, zeros at first and then left alone; and distinct int64[n, v, d], which is filled
-    for the d shortest windows. A part that is 0 is none. since may be None.
+    told apart at least, zeros at first and then left alone; and distinct int64[n, v, d], which is
+    filled for the d shortest windows. A part that is 0 is none. since may be None.
     """
     longest = windows[windows.shape[0] - 1]
     places = np.empty(AHEAD, np.int64)

@@ -50,16 +50,15 @@ class Partition:
         self.watermark = max(self.watermark, time)
         kept_after = self.watermark - WINDOWS[-1] - self.grace
         history = self._cards[payment["card_id"]]
-        newest = history[-TOLD_APART:]
+        newest, older = history[-TOLD_APART:], history[:-TOLD_APART]
         earlier = [past for past in newest if kept_after < past[0] <= time]
-        this = (
-            time, amount, payment["event_id"], payment["terminal_id"], payment["merchant_country"]
-        )  # fmt: skip
+        place = payment["terminal_id"], payment["merchant_country"]
+        this = (time, amount, payment["event_id"], *place)
         repeated = payment["kind"] in ENTERING and this in earlier
         if repeated:
             since = earlier.index(this)
             earlier = [p for k, p in enumerate(earlier) if p[0] < time or k < since]
-        hours = [(t - t % HOUR, a, event, "", None) for t, a, event, *_ in history[:-TOLD_APART]]
+        hours = [(t - t % HOUR, a, event, "", None) for t, a, event, *_ in older]
         earlier += [past for past in hours if kept_after < past[0] <= time]
         start = max(time - WINDOWS[-1], kept_after)
         hot = len(newest) == TOLD_APART and newest[0][0] > start
@@ -71,10 +70,8 @@ class Partition:
         for amounts in inside:
             features += [len(amounts), _grid(sum(amounts), len(amounts))]
         features += frauds
-        if len(month) == 1:
-            features.append(20)
-        else:
-            features.append(_steps(amount, (sum(month) - amount) / (len(month) - 1)))
+        others = len(month) - 1
+        features.append(_steps(amount, (sum(month) - amount) / others) if others else 20)
         features.append(_steps(sum(inside[0]) / len(inside[0]), sum(month) / len(month)))
         if self.feature_set == "arrival-4":
             features += _more_of_arrival_4(this, earlier)

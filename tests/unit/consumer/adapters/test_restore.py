@@ -61,7 +61,7 @@ def test_the_plan_reaches_back_over_windows_and_grace():
 def test_what_history_the_plan_lacks_is_told_to_the_state(cold_until):
     """Predictions say STATE_COLD by it."""
     telemetry = Telemetry(CollectorRegistry(), "group", FakeReader.topic)
-    state = VelocityState({"card": (30 * DAY,)}, grace=DAY, alert_window=DAY)
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
     decoder = PaymentDecoder([schemas.load("transaction")])
     restorer = StateRestorer(FakeReader({}), decoder, state, telemetry)
 
