@@ -19,7 +19,7 @@ from consumer.adapters.avro_records import AvroRecords, plain
 from consumer.adapters.dead_letter_log import DeadLetterLog, Filed, Identity, Mark, Wanted
 from consumer.adapters.letter_actions import Action, LetterActions
 from consumer.cli_brokers import require_brokers
-from consumer.cli_options import ConfigOption, InsecureOption, milliseconds
+from consumer.cli_options import ConfigOption, FromOption, InsecureOption, ToOption, kafka_times
 from consumer.cli_progress import answer_console
 from consumer.core.card_numbers import masked
 from consumer.errors import ConfigError
@@ -46,11 +46,6 @@ dead_letters = typer.Typer(
 ReasonOption = Annotated[
     list[str] | None, typer.Option(help="Only this reason; may be given again.")
 ]
-FromOption = Annotated[
-    str | None,
-    typer.Option("--from", help="Only records with this Kafka timestamp or later, ISO 8601, UTC."),
-]
-ToOption = Annotated[str | None, typer.Option("--to", help="Only records before this timestamp.")]
 PartitionOption = Annotated[
     int | None, typer.Option(min=0, help="Of the input topic.", show_default="all")
 ]
@@ -248,8 +243,7 @@ def _desk(
         raise ConfigError("--offset is one of a partition: give --partition too")
     wanted = Wanted(
         frozenset(reasons or ()), partition, offset,
-        None if begin is None else milliseconds("--from", begin),
-        None if end is None else milliseconds("--to", end),
+        *kafka_times(begin, end),
     )  # fmt: skip
     require_brokers(settings)
     log = DeadLetterLog(settings)

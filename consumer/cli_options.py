@@ -23,6 +23,16 @@ InsecureOption = Annotated[
     bool,
     typer.Option("--insecure", help="As security.insecure: brokers without verified TLS."),
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="First record's Kafka timestamp, ISO 8601, UTC.", show_default="all"
+    ),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", help="Timestamp it ends at, itself left out.", show_default="all"),
+]
 HistorySourceOption = Annotated[
     str, typer.Option("--from", help="handbook (the simulator), parquet, or topics.")
 ]
@@ -61,6 +71,14 @@ def micros(option: str, text: str) -> int:
 def milliseconds(option: str, text: str) -> int:
     """Return a time as Kafka has it, milliseconds since 1970. Raises ConfigError."""
     return round(unix_seconds(option, text, "2018-07-25T12:00") * 1_000)
+
+
+def kafka_times(begin: str | None, end: str | None) -> tuple[int | None, int | None]:
+    """Return what --from and --to say, milliseconds since 1970. Raises ConfigError."""
+    return (
+        None if begin is None else milliseconds("--from", begin),
+        None if end is None else milliseconds("--to", end),
+    )
 
 
 def seconds(option: str, text: str) -> float:

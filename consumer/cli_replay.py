@@ -12,7 +12,7 @@ from rich.table import Table
 
 from consumer.adapters.model_bundle import load_bundle
 from consumer.cli_brokers import require_brokers
-from consumer.cli_options import ConfigOption, InsecureOption, milliseconds
+from consumer.cli_options import ConfigOption, FromOption, InsecureOption, ToOption, kafka_times
 from consumer.cli_progress import progress
 from consumer.log_fold import log_faults
 from consumer.replay import Replay, Wanted
@@ -28,13 +28,8 @@ def replay(
     *,
     config: ConfigOption = None,
     insecure: InsecureOption = False,
-    begin: Annotated[
-        str | None,
-        typer.Option("--from", help="First record's Kafka timestamp, ISO 8601, UTC; else all."),
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", help="Timestamp it ends at, itself left out.")
-    ] = None,
+    begin: FromOption = None,
+    end: ToOption = None,
     to_topic: Annotated[
         str | None, typer.Option(help="Publish the predictions to this topic besides.")
     ] = None,
@@ -52,8 +47,7 @@ def replay(
         model, allow_pickle=settings.model.allow_pickle, public_key=settings.model.public_key
     )
     wanted = Wanted(
-        None if begin is None else milliseconds("--from", begin),
-        None if end is None else milliseconds("--to", end),
+        *kafka_times(begin, end),
         out, to_topic, rate,
     )  # fmt: skip
     require_brokers(settings)

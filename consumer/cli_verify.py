@@ -9,7 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumer.cli_brokers import require_brokers
-from consumer.cli_options import ConfigOption, InsecureOption, milliseconds, seconds
+from consumer.cli_options import (
+    ConfigOption,
+    FromOption,
+    InsecureOption,
+    ToOption,
+    kafka_times,
+    seconds,
+)
 from consumer.cli_progress import Steps, answer_console, progress
 from consumer.cli_state import compared_with_log
 from consumer.errors import ConfigError
@@ -28,13 +35,8 @@ def verify(
     config: ConfigOption = None,
     *,
     insecure: InsecureOption = False,
-    begin: Annotated[
-        str | None,
-        typer.Option("--from", help="First record's Kafka timestamp, ISO 8601, UTC; else all."),
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", help="Timestamp it ends at, itself left out.")
-    ] = None,
+    begin: FromOption = None,
+    end: ToOption = None,
     group: Annotated[
         str | None, typer.Option(help="Consumer group.", show_default='kafka."group.id"')
     ] = None,
@@ -70,11 +72,12 @@ def verify(
     settings = load_settings(config, insecure=insecure)
     if guarantee not in {None, *_GUARANTEES}:
         raise ConfigError(f"--guarantee: {guarantee!r} is none of {', '.join(_GUARANTEES)}")
+    first, last = kafka_times(begin, end)
     scope = Scope(
         group=group or settings.group,
         exactly_once=(guarantee or settings.processing.guarantee) == "exactly-once",
-        begin=None if begin is None else milliseconds("--from", begin),
-        end=None if end is None else milliseconds("--to", end),
+        begin=first,
+        end=last,
         wait_seconds=_wait_seconds(settings) if wait is None else seconds("--wait", wait),
         sample=sample,
     )
