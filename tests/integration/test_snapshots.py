@@ -66,9 +66,9 @@ def test_killed_again_and_again_state_comes_from_snapshots(real, scene, kept):
             work_a_while(instance, draw)
             eventually(lambda: len(snapshots(scene)) == 4, 20, instance.tail)
             instance.kill()
-        last = scene.start(**kept).wait_ready()
+    last = scene.start(**kept)
 
-    scene.wait_done()
+    scene.wait_done(60)
 
     assert from_snapshots(last)
     assert last.events("snapshot_refused") == []
@@ -283,6 +283,7 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
         for card in cards:
             scene.upstream.send(traffic.payment(**card))
             traffic.clock -= 9 * MINUTE  # a payment a minute, on average
+        scene.upstream.flush()
 
     for number in range(3):
         leaving, dying = names[number], names[number - 1]
