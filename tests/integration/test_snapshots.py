@@ -49,6 +49,14 @@ def has_published(instance, count):
     return instance.total("predictions_committed_total") >= count
 
 
+def send_one_a_minute(upstream, payments):
+    """Send payments with these fields; a minute is what lies between two on average."""
+    for fields in payments:
+        upstream.send(upstream.traffic.payment(**fields))
+        upstream.traffic.clock -= 9 * MINUTE
+    upstream.flush()
+
+
 def replayed(instance):
     return sum(each["records"] for each in instance.events("restore_planned"))
 
@@ -279,11 +287,7 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
     traffic, names = scene.upstream.traffic, ("0", "1", "2")
     running = {name: scene.start(name, **kept) for name in names}
 
-    def send(cards):
-        for card in cards:
-            scene.upstream.send(traffic.payment(**card))
-            traffic.clock -= 9 * MINUTE  # a payment a minute, on average
-        scene.upstream.flush()
+    send = partial(send_one_a_minute, scene.upstream)
 
     for number in range(3):
         leaving, dying = names[number], names[number - 1]
