@@ -50,6 +50,14 @@ def has_published(instance, count):
     return instance.total("predictions_committed_total") >= count
 
 
+def send_one_a_minute(upstream, payments):
+    """Send payments with these fields; a minute is what lies between two on average."""
+    for fields in payments:
+        upstream.send(upstream.traffic.payment(**fields))
+        upstream.traffic.clock -= 9 * MINUTE
+    upstream.flush()
+
+
 def replayed(instance):
     return sum(each["records"] for each in instance.events("restore_planned"))
 
@@ -67,9 +75,9 @@ def test_killed_again_and_again_state_comes_from_snapshots(real, scene, kept):
             work_a_while(instance, draw)
             eventually(lambda: len(snapshots(scene)) == 4, 20, instance.tail)
             instance.kill()
-        last = scene.start(**kept).wait_ready()
+    last = scene.start(**kept)
 
-    scene.wait_done()
+    scene.wait_done(60)
 
     assert from_snapshots(last)
     assert last.events("snapshot_refused") == []
@@ -280,10 +288,7 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
     traffic, names = scene.upstream.traffic, ("0", "1", "2")
     running = {name: scene.start(name, **kept) for name in names}
 
-    def send(cards):
-        for card in cards:
-            scene.upstream.send(traffic.payment(**card))
-            traffic.clock -= 9 * MINUTE  # a payment a minute, on average
+    send = partial(send_one_a_minute, scene.upstream)
 
     for number in range(3):
         leaving, dying = names[number], names[number - 1]
