@@ -10,7 +10,13 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.adapters.bounded_calls import BoundedCalls
-from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
+from consumer.adapters.kafka_errors import (
+    Consequence,
+    consequence,
+    fatal,
+    is_denial,
+    kafka_error,
+)
 from consumer.errors import (
     AssignmentLostError,
     BatchAbortedError,
@@ -82,7 +88,10 @@ class _Places:
                 found = producer.list_topics(batch.topic, timeout=_REQUEST_SECONDS)
             except KafkaException as exception:
                 raise consequent(kafka_error(exception)) from exception
-            width = len(found.topics[batch.topic].partitions)
+            topic = found.topics[batch.topic]
+            if topic.error is not None and is_denial(topic.error):
+                raise consequent(topic.error, batch.topic)
+            width = len(topic.partitions)
             if width == 0:  # no broker knows it at the moment
                 raise BatchAbortedError(f"topic {batch.topic} is not there")
             self._widths[batch.topic] = width
