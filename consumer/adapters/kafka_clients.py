@@ -41,6 +41,10 @@ def group_consumer_config(settings: Settings, on_error: ErrorCallback) -> dict[s
     """
     return {
         "group.id": settings.group,
+        # A backlog may fill the queue, and each record in it takes as much again. When the queue is
+        # full the client waits a second by default, in which we would empty a small one.
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.queue.backoff.ms": 10,
         **_eager_or_not(settings.kafka),
         **_without(settings.kafka, _PRODUCER_ONLY),
         **_client(settings, on_error),

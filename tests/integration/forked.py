@@ -15,6 +15,12 @@ def run_forked(program: Program, arguments: list[str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    end_with_parent()
+    program(arguments)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it does, however that ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -23,7 +29,6 @@ def run_forked(program: Program, arguments: list[str], log: str) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    program(arguments)
 
 
 def fraudstream(arguments: list[str]) -> None:

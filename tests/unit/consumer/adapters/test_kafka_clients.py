@@ -56,6 +56,16 @@ def test_the_group_consumer_never_resets_by_itself():
     assert config["auto.offset.reset"] == "error"
 
 
+def test_what_waits_in_the_group_consumer_is_bounded():
+    """By less than the client's own 64 MB, unless told otherwise, and asked for again at once."""
+    names = ("queued.max.messages.kbytes", "fetch.queue.backoff.ms")
+    unless_told = configs(settings_of())["group"]
+    told = configs(settings_of({"queued.max.messages.kbytes": "1000"}))["group"]
+
+    assert [unless_told[name] for name in names] == [16_384, 10]
+    assert [told[name] for name in names] == ["1000", 10]
+
+
 @pytest.mark.parametrize("role", ["producer", "transactional"])
 def test_producers_keep_every_record_once_and_a_card_where_it_was(role):
     """Idempotent, acknowledged by all, and partitioned as Java clients do."""
