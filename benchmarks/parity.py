@@ -32,7 +32,10 @@ from training.history import measure
 
 LARGEST_FEATURES_DIFF: Final = 1e-6
 LARGEST_AP_DIFF: Final = 0.002
-_HANDBOOK: Final = HistoryOptions("handbook", None, None, None, EXACTLY_A_WEEK, "0s")
+_HANDBOOK: Final = HistoryOptions(
+    "handbook", None, insecure=False, payments=None, labels=None,
+    label_delay=EXACTLY_A_WEEK, settle="0s",
+)  # fmt: skip
 _REQUEST_SECONDS: Final = 10.0
 
 
