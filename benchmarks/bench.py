@@ -148,7 +148,7 @@ def _predictions(job: Job) -> list[bytes]:
     reader.assign([TopicPartition(PREDICTIONS, p, 0) for p in range(PARTITIONS)])
     values: list[bytes] = []
     while len(values) < total:
-        values += [m.value() for m in reader.consume(10_000, 1.0) if m.error() is None]
+        values += [m.value() or b"" for m in reader.consume(10_000, 1.0) if m.error() is None]
     reader.close()
     return values[:total]
 

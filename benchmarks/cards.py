@@ -209,6 +209,7 @@ def _fill(header, cards, blocks, count):  # type: ignore[no-untyped-def] # a ker
         cards[card + kernel.TOTAL] = 0
         cards[card + kernel.ALERT_WINDOW] = kernel.NEVER
         cards[card + kernel.ALERT_MASK] = 0
+        block = kernel.NONE
         for number in range(PAYMENTS):
             at = number % kernel.ENTRIES
             if at == 0:

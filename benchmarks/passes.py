@@ -80,7 +80,7 @@ def settings_for(bootstrap_servers: str, model: Path, guarantee: str) -> Setting
         model={"path": model},
         labels={"settle": 0},
         http={"port": 0},
-    )  # type: ignore[arg-type] # pydantic turns mappings into sections
+    )
 
 
 def floor_pass(bootstrap_servers: str, model: Path, ready_folder: Path, *, tuned: bool) -> Cost:
