@@ -72,7 +72,7 @@ class _NoGroup:
     def is_member(self) -> bool:
         return False
 
-    def commit(self, next_offsets: dict[int, int]) -> None:
+    def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
         """Do nothing: the group's offsets are not ours."""
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:

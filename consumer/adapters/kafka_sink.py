@@ -43,8 +43,8 @@ class Membership(Protocol):
     def is_member(self) -> bool:
         """Say whether the group still knows us."""
 
-    def commit(self, next_offsets: dict[int, int]) -> None:
-        """Commit, and wait for the answer. Raises KafkaException."""
+    def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
+        """Commit, and wait for the answer. Raises KafkaException; TimeoutError if none comes."""
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         """Ask the broker for committed offsets. Raises KafkaException."""
@@ -144,8 +144,11 @@ class AtLeastOnceSink:
 
     def _commit(self, next_offsets: dict[int, int], deadline: float) -> None:
         while True:
+            left = max(_SLICE_SECONDS, deadline - time.monotonic())
             try:
-                self._membership.commit(next_offsets)
+                self._membership.commit(next_offsets, left)
+            except TimeoutError as fault:
+                raise OutageError(self._outage_limit) from fault
             except KafkaException as exception:
                 error = kafka_error(exception)
                 if consequence(error) is not Consequence.RETRY:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.adapters.bounded_calls import BoundedCalls
 from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
 from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.adapters.message_columns import as_records
@@ -85,6 +86,7 @@ class KafkaSource:
     ) -> None:
         """`config` is that of kafka_clients.group_consumer_config."""
         self._consumer: Final = Consumer(config)
+        self._calls: Final = BoundedCalls()
         self._topic = topic
         self._observer = observer
         self._control = control
@@ -164,8 +166,16 @@ class KafkaSource:
                 self._consumer.resume([TopicPartition(self._topic, partition)])
                 self._telemetry.partition_resumed(partition, owned.position)
 
-    def commit(self, next_offsets: dict[int, int]) -> None:
-        """Commit, and wait for the answer. Raises KafkaException."""
+    def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
+        """
+        Commit, and wait for the answer. Raises KafkaException; TimeoutError if none comes, after
+        which nothing more can be asked of the client.
+
+        librdkafka 2.16 waits without end where all brokers are silent.
+        """
+        self._calls.make(self._commit, next_offsets, within_seconds=within_seconds)
+
+    def _commit(self, next_offsets: dict[int, int]) -> None:
         offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
         for part in self._consumer.commit(offsets=offsets, asynchronous=False):
             if part.error is not None:
@@ -218,8 +228,10 @@ class KafkaSource:
         return self._joined and self.restore_remaining == 0
 
     def close(self) -> None:
-        """Leave the group."""
-        self._consumer.close()
+        """Leave the group, unless the client is stuck: to end it under a call would crash."""
+        self._calls.close()
+        if not self._calls.is_stuck:
+            self._consumer.close()
 
     def _fetch(self) -> list[Message]:
         """

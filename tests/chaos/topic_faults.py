@@ -54,7 +54,10 @@ def rest(run: Run) -> Feeder:
     return run.feeder
 
 
-@row("Q1", "every second record is refused", refused_every=1)
+@row(
+    "Q1", "every second record is refused, and the limit is above that", refused_every=1,
+    dead_letters={"max_ratio": 0.9},
+)  # fmt: skip
 def poison(run: Run) -> None:
     run.go_on(300)
 

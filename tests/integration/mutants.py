@@ -91,6 +91,11 @@ def offsets_never_arrive_once() -> None:
     replaced(kafka_sink._Transaction, "_make", make)
 
 
+def never_hears_of_a_commit() -> None:
+    """Fault: the client's call that commits offsets never returns."""
+    replaced(KafkaSource, "_commit", lambda _: lambda *_: signal.sigwait({signal.SIGUSR2}))
+
+
 def killed_before_producing() -> None:
     """Fault: it dies as a batch is about to be produced."""
     strike = on_call(_AT, die)
@@ -218,7 +223,7 @@ def commits_before_it_publishes() -> None:
 def commits_positions() -> None:
     """Defect: what the client has handed out counts as done."""
 
-    def commit(self: KafkaSource, next_offsets: dict[int, int]) -> None:
+    def commit(self: KafkaSource, next_offsets: dict[int, int], _: float) -> None:
         wanted = [TopicPartition(self._topic, partition) for partition in next_offsets]
         self._consumer.commit(offsets=self._consumer.position(wanted), asynchronous=False)
 

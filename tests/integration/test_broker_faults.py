@@ -124,6 +124,21 @@ def test_a_call_of_a_producer_that_never_returns_is_left_behind(real, scene):
     assert check(scene.history()) == []
 
 
+@pytest.mark.parametrize("guarantee", ["at-least-once"])
+def test_a_commit_that_never_returns_is_an_outage(real, scene):
+    """Silent brokers are waited for no longer in a commit than anywhere else."""
+    stuck = scene.start(
+        **SMALL, delivery={"outage_limit": "3s"}, mutants=("never_hears_of_a_commit",)
+    )
+    scene.upstream.send_mixed(200)
+
+    assert stuck.wait(30) == 75
+
+    scene.start(**SMALL)
+    scene.wait_done()
+    assert check(scene.history()) == []
+
+
 def test_sigterm_ends_a_call_that_never_returns(real, scene):
     """Within the ten seconds of any other, though no handler of Python's can run."""
     stuck = scene.start(**SMALL, mutants=("never_hears_of_offsets",))

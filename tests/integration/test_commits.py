@@ -77,7 +77,7 @@ class Member:
     def is_member(self) -> bool:
         return True
 
-    def commit(self, next_offsets: dict[int, int]) -> None:
+    def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
         raise NotImplementedError
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
