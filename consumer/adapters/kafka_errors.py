@@ -26,6 +26,8 @@ _RETRY: Final = frozenset(
     {
         KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT,
         KafkaError._TIMED_OUT_QUEUE, KafkaError._WAIT_COORD, KafkaError._RESOLVE,
+        # What was asked of a broker that has left the cluster, as while it is restarted.
+        KafkaError._DESTROY_BROKER,
         KafkaError._MSG_TIMED_OUT, KafkaError._WAIT_CACHE, KafkaError._RETRY,
         KafkaError._AUTHENTICATION, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT,
         KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION,
