@@ -142,7 +142,7 @@ def test_training_on_features_that_nobody_declared_is_refused(files, tmp_path):
 
     assert done.exit_code == cli.EXIT_CONFIG
     assert (
-        "--feature-set: 'mine' is none of arrival-1, arrival-2, arrival-3, handbook-1"
+        "--feature-set: 'mine' is none of arrival-1, arrival-2, arrival-3, arrival-4, handbook-1"
         in done.stderr
     )
 
