@@ -26,7 +26,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka_properties import exposures
@@ -204,7 +204,7 @@ def _all_led(admin: AdminClient, partitions_by_topic: Mapping[str, int]) -> bool
     are is asked each time, since the client keeps to an answer that led nowhere.
     """
     ends = {
-        TopicPartition(topic, partition): OffsetSpec.latest()
+        TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for topic, count in partitions_by_topic.items()
         for partition in range(count)
     }
