@@ -287,10 +287,10 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
     kept["state"]["max_bytes"] = 150_000
     traffic, names = scene.upstream.traffic, ("0", "1", "2")
     running = {name: scene.start(name, **kept) for name in names}
-
     send = partial(send_one_a_minute, scene.upstream)
+    hot = {"card_id": "hot", "kind": "ADVICE", "amount_minor": 1_234}
 
-    for number in range(3):
+    for number in range(2):
         leaving, dying = names[number], names[number - 1]
         for one in running.values():
             eventually(partial(one.total, "assigned_partitions"), 30, one.tail)
@@ -299,13 +299,13 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
         send({"card_id": f"once-{number}-{k}"} for k in range(3_000))
         eventually(partial(has_published, first, before + 1), 30, first.tail)
         assert first.stop() == 0
-        send({"card_id": "hot", "kind": "ADVICE"} for _ in range(500))
+        send(hot for _ in range(500))
         running[dying].kill()
         for name in (leaving, dying):
             running[name] = scene.start(name, **kept)
         scene.wait_done(120)
         traffic.clock += 40 * DAY
-        send({"card_id": "hot", "kind": "ADVICE"} if k % 9 else {} for k in range(5_200))
+        send(hot if k % 9 else {} for k in range(5_200))
         running[dying].stop()
         running[dying] = scene.start(dying, **kept)
         scene.wait_done(120)
@@ -313,7 +313,7 @@ def test_a_full_state_with_a_hot_card_moves_from_hand_to_hand(real, scene, kept)
     history = replace(scene.history(), allowed=frozenset({"LATE_EVENT", "STATE_COLD", "HOT_KEY"}))
     flags = [decode("prediction", read.value)["degraded"] for read in history.predictions]
     assert flags.count(["STATE_COLD"]) > 1_000
-    assert flags.count(["HOT_KEY"]) > 1_000
+    assert flags.count(["HOT_KEY"]) > 500
     assert any(from_snapshots(instance) for instance in running.values())
     assert check(history) == []
 
