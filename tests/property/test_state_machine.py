@@ -455,6 +455,7 @@ class Machine(RuleBasedStateMachine):
                     each.stop()
                 fsspec.filesystem("memory").store.clear()
                 gc.unfreeze()  # the loop froze what there was
+                gc.collect()  # or the next one freezes the garbage for good, gigabytes of it
 
     def carry_the_rest(self):
         """One member takes all and goes on to the end."""
