@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from confluent_kafka import KafkaException
@@ -58,6 +58,15 @@ class Parity:
     features_max_diff: float
     scores_equal: bool
     ap_diff: float
+
+    @classmethod
+    def worst(cls, found: Sequence[Self]) -> Self:
+        """Return the largest differences of one or more; NaN where one has it."""
+        return cls(
+            float(np.max([each.features_max_diff for each in found])),
+            all(each.scores_equal for each in found),
+            float(np.max([each.ap_diff for each in found])),
+        )
 
     @property
     def holds(self) -> bool:

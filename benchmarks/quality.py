@@ -114,7 +114,7 @@ def main() -> None:
             by_law = judge_laws(Path(scratch), weeks, COURSES[1 : arguments.laws])
     except (BrokerUnavailable, DemoFailedError) as error:
         sys.exit(f"quality: {error}")
-    parity = {partitions: asdict(each.parity) for partitions, each in found.items()}
+    parity = asdict(Parity.worst([each.parity for each in found.values()])) if found else None
     written = {partitions: each.means for partitions, each in found.items()}
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(
