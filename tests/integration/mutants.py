@@ -212,7 +212,7 @@ def commits_before_it_publishes() -> None:
     def make(publish: Any) -> Any:
         def hasty(self: AtLeastOnceSink, outputs: Any, next_offsets: Any) -> None:
             if next_offsets:
-                self._membership.commit(next_offsets)
+                self._membership.commit(next_offsets, self._outage_limit)
             publish(self, outputs, next_offsets)
 
         return hasty
