@@ -7,14 +7,19 @@ stands for what happens to the topics themselves, X for what a seed draws.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.chaos.cluster import Cluster, open_cluster
 from tests.chaos.course import GUARANTEES, NAIVE, Act, Run
 
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 STALE = frozenset({"LABELS_STALE"})
 """Flag that predictions may carry in a row that keeps a consumer from the label topic."""
+
+Opener = Callable[[], AbstractContextManager[Cluster]]
+"""What opens a cluster, and closes it at the end; rows with the same one share what it opened."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Row:
     """
     A fault, and how it is brought about on a running group.
 
-    `options` are those of `perform`; `why_not` says why it is not made here.
+    `options` are those of `perform`; `cluster` opens the one that the row takes place on; `why_not`
+    says why it is not made here.
     """
 
     id: str
@@ -30,6 +36,7 @@ class Row:
     act: Act | None = None
     guarantees: Sequence[str] = GUARANTEES
     options: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Opener = open_cluster
     why_not: str = ""
 
 
@@ -37,13 +44,14 @@ ROWS: dict[str, Row] = {}
 
 
 def row(
-    id_: str, fault: str, *, guarantees: Sequence[str] = GUARANTEES, **options: Any
-) -> Callable[[Act], Act]:
+    id_: str, fault: str, *, guarantees: Sequence[str] = GUARANTEES,
+    cluster: Opener = open_cluster, **options: Any,
+) -> Callable[[Act], Act]:  # fmt: skip
     """Enter a function into the plan."""
 
     def enter(act: Act) -> Act:
         assert id_ not in ROWS, f"two rows are called {id_}"
-        ROWS[id_] = Row(id_, fault, act, guarantees, options)
+        ROWS[id_] = Row(id_, fault, act, guarantees, options, cluster)
         return act
 
     return enter

@@ -16,9 +16,9 @@ from tests.chaos import (  # noqa: F401 - importing them enters their rows
     random_faults,
     topic_faults,
 )
-from tests.chaos.cluster import Cluster, open_cluster
+from tests.chaos.cluster import Cluster
 from tests.chaos.course import perform
-from tests.chaos.plan import ROWS, Task
+from tests.chaos.plan import ROWS, Opener, Task
 from tests.chaos.report import Result, judged
 
 
@@ -27,13 +27,16 @@ class Stage:
 
     def __init__(self) -> None:
         self._opened = ExitStack()
+        self._opener: Opener | None = None
         self._cluster: Cluster | None = None
 
-    @property
-    def cluster(self) -> Cluster:
-        """Raises BrokerUnavailable."""
+    def cluster(self, opener: Opener) -> Cluster:
+        """Return what it opens, once another one is closed. Raises BrokerUnavailable."""
+        if self._opener is not opener:
+            self.close()
         if self._cluster is None:
-            self._cluster = self._opened.enter_context(open_cluster())
+            self._cluster = self._opened.enter_context(opener())
+            self._opener = opener
         return self._cluster
 
     def close(self) -> None:
@@ -57,7 +60,7 @@ def play(task: Task, folder: str, commit: str) -> Result:
         return Result(id=row.id, fault=row.fault, commit=commit, note=row.why_not)
     scene = Path(tempfile.mkdtemp(prefix=f"{row.id.lower()}-", dir=folder))
     try:
-        cluster = _STAGE.cluster
+        cluster = _STAGE.cluster(row.cluster)
         run, found = perform(
             cluster, scene, Path(folder, "model"), row.act, task.guarantee, task.seed, **row.options
         )

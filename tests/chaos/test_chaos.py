@@ -1,5 +1,6 @@
 """The short form of `make chaos`, on three brokers."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from tests.chaos.course import perform
 from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.process_faults import die_while_committing
 from tests.chaos.report import Result, merged
+from tests.chaos.stage import Stage
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
 from tests.integration.harness import SLOW, eventually
@@ -72,6 +74,27 @@ def test_the_naive_consumer_is_found_out(cluster, model, tmp_path):
 
     assert found.lost + found.twice > 0
     assert found.wrong > 0
+
+
+def test_a_stage_has_one_cluster_at_a_time():
+    """Rows that want the same one share it; another one is opened when it is closed."""
+    seen = []
+
+    @contextmanager
+    def opener(name):
+        seen.append(f"open {name}")
+        yield name
+        seen.append(f"close {name}")
+
+    plain, guarded = partial(opener, "plain"), partial(opener, "guarded")
+    stage = Stage()
+
+    assert [stage.cluster(wanted) for wanted in (plain, plain, guarded)] == [
+        "plain", "plain", "guarded",
+    ]  # fmt: skip
+    stage.close()
+    assert stage.cluster(guarded) == "guarded"
+    assert seen == ["open plain", "close plain", "open guarded", "close guarded", "open guarded"]
 
 
 def result(id_, guarantee="exactly-once", seed=1, commit="new"):
