@@ -18,9 +18,8 @@ from tests.brokers import BrokerUnavailable, Rung, why_missing
 from tests.chaos.course import GUARANTEES, NAIVE
 from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.report import JSON, TABLE, Result, commit, merged, read, write
-from tests.chaos.stage import play
+from tests.chaos.stage import enter, play
 from tests.integration.bundle import write_model
-from tests.integration.forked import end_with_parent
 from tests.kafka.processes import ensure_jars
 
 FAMILIES = "KBNGTMQREOLX"
@@ -84,7 +83,7 @@ def _run(planned: Sequence[Task], jobs: int, at: str) -> Iterator[Result]:
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as folder,
-        ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent) as pool,
+        ProcessPoolExecutor(jobs, mp_context=spawn, initializer=enter) as pool,
     ):
         write_model(Path(folder, "model"))
         try:

@@ -10,6 +10,7 @@ from confluent_kafka import ElectionType
 from confluent_kafka.admin import AdminClient
 
 from tests.brokers import Broker, Node, Rung, choose, open_broker
+from tests.chaos.network import NAME, Network, open_network
 from tests.integration.conftest import QUICK_GROUPS
 from tests.integration.harness import eventually
 from tests.integration.proxy import OUR_CLIENTS, Fate, Fault, Proxy
@@ -34,6 +35,8 @@ class Cluster:
     broker: Broker
     members: tuple[Member, ...]
     admin: AdminClient
+    network: Network | None = None
+    """What lies between it and its clients, where that is more than the proxies."""
 
     @property
     def proxies(self) -> list[Proxy]:
@@ -116,12 +119,16 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster() -> Iterator[Cluster]:
-    """Run the cluster, and leave nothing behind. Raises BrokerUnavailable without Java or Maven."""
+def open_cluster(network: Network | None = None) -> Iterator[Cluster]:
+    """
+    Run the cluster, behind a network where one is given, and leave nothing behind.
+
+    Raises BrokerUnavailable without Java or Maven.
+    """
     proxies: list[Proxy] = []
 
     def advertise(address: str) -> str:
-        proxies.append(Proxy())
+        proxies.append(Proxy(NAME if network else ""))
         return proxies[-1].open(address)
 
     try:
@@ -131,10 +138,17 @@ def open_cluster() -> Iterator[Cluster]:
             addresses = ",".join(proxy.address for proxy in proxies)
             behind = replace(broker, bootstrap_servers=addresses)
             members = tuple(map(Member, broker.nodes, proxies))
-            yield Cluster(behind, members, admin_client(addresses))
+            yield Cluster(behind, members, admin_client(addresses), network)
     finally:
         for proxy in proxies:
             proxy.close()
+
+
+@contextmanager
+def open_distant_cluster() -> Iterator[Cluster]:
+    """Run the cluster on a host of a name, beyond a link. Raises also NotMadeHere."""
+    with open_network() as network, open_cluster(network) as cluster:
+        yield cluster
 
 
 def java_hash(text: str) -> int:

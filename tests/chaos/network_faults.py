@@ -1,10 +1,13 @@
 """Rows N: what a network does between the consumer and its brokers."""
 
+import random
 import time
 from functools import partial
 
+from tests.chaos.cluster import open_distant_cluster
 from tests.chaos.course import Run
-from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, not_made, row
+from tests.chaos.network import Network
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, row
 from tests.integration.harness import eventually
 from tests.integration.proxy import END_TXN, PRODUCE, Fate, Way
 
@@ -81,7 +84,19 @@ def reset(run: Run) -> None:
         time.sleep(0.5)
 
 
-not_made("N6d", "packets lost, doubled, out of order", "below TCP, it needs the rights of root")
+@row(
+    "N6d", "packets lost, 5 % and 20 %, doubled, and out of order", allowed=STALE,
+    cluster=open_distant_cluster,
+)  # fmt: skip
+def lose_packets(run: Run) -> None:
+    link = network(run).link
+    for chances in ({"lost": 0.05, "doubled": 0.05, "late": 0.1}, {"lost": 0.2}):
+        before = link.fates.copy()
+        with link.weather(random.Random(run.draw.random()), **chances):
+            time.sleep(10)
+        met = link.fates - before
+        run.expect(holds=met.keys() == chances.keys(), what=f"of {chances} packets met {met}")
+        run.go_on(20)
 
 
 @row(
@@ -103,4 +118,34 @@ def acknowledgements_lost(run: Run) -> None:
         eventually(lambda: all(fault.hits >= 4 for fault in faults), 60)
 
 
-not_made("N8", "no name is resolved for 60 s", "brokers are addresses here, not names")
+@row(
+    "N8", "every connection reset, and no name is resolved for 60 s", allowed=STALE,
+    cluster=open_distant_cluster,
+)  # fmt: skip
+def forget_names(run: Run) -> None:
+    with network(run).names.forgotten():
+        run.cluster.reset()
+        time.sleep(5)
+        before = run.scene.published()
+        time.sleep(55)
+        run.expect(holds=run.scene.published() == before, what="it went on without a name")
+    run.expect(holds=not run.exits, what=f"instances ended: {run.exits}")
+
+
+@row(
+    "N8b", "the brokers' name means another address, and the old one is silent", allowed=STALE,
+    cluster=open_distant_cluster,
+)  # fmt: skip
+def move_brokers(run: Run) -> None:
+    before = network(run).move()
+    run.cluster.reset("rdkafka")  # the tests' own clients: they would wait for a minute
+    time.sleep(1)
+    network(run).link.lose_all_to(before)
+    run.go_on(20, within_seconds=90)
+    run.expect(holds=not run.exits, what=f"instances ended: {run.exits}")
+
+
+def network(run: Run) -> Network:
+    """Return the network between the cluster and its clients."""
+    assert run.cluster.network is not None, "the row's cluster is no distant one"
+    return run.cluster.network

@@ -2,12 +2,14 @@
 
 import tempfile
 import time
+import traceback
 from contextlib import ExitStack
 from multiprocessing.util import Finalize
 from pathlib import Path
 
 from tests.brokers import BrokerUnavailable
 from tests.chaos import (  # noqa: F401 - importing them enters their rows
+    NotMadeHere,
     broker_faults,
     group_faults,
     load,
@@ -18,8 +20,10 @@ from tests.chaos import (  # noqa: F401 - importing them enters their rows
 )
 from tests.chaos.cluster import Cluster
 from tests.chaos.course import perform
+from tests.chaos.network import leave_the_machine_s
 from tests.chaos.plan import ROWS, Opener, Task
 from tests.chaos.report import Result, judged
+from tests.integration.forked import end_with_parent
 
 
 class Stage:
@@ -49,6 +53,12 @@ _STAGE = Stage()
 Finalize(None, _STAGE.close, exitpriority=10)  # a process of a pool ends without atexit
 
 
+def enter() -> None:
+    """Be a process of the stage, with a network of its own where it may have one."""
+    end_with_parent()
+    leave_the_machine_s()
+
+
 def play(task: Task, folder: str, commit: str) -> Result:
     """
     Perform a row. What goes wrong with the stage itself is a run that is not ok, and ends no other.
@@ -67,7 +77,10 @@ def play(task: Task, folder: str, commit: str) -> Result:
         cluster.make_whole()
     except BrokerUnavailable:
         raise
+    except NotMadeHere as lack:
+        return Result(id=row.id, fault=row.fault, commit=commit, note=str(lack))
     except Exception as fault:  # noqa: BLE001 - the rows after it are performed all the same
+        traceback.print_exc()
         _STAGE.close()
         return Result(
             id=row.id, fault=row.fault, guarantee=task.guarantee, seed=task.seed, commit=commit,

@@ -108,9 +108,13 @@ class _Connection:
 class Proxy:
     """Listens at once; forwards from `open` on, on a thread of its own."""
 
-    def __init__(self) -> None:
-        """Take a free port, which the broker is then told to advertise."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, name: str = "") -> None:
+        """
+        Take a free port, which the broker is then told to advertise: on loopback, or with a `name`
+        on every address, and by that name.
+        """
+        self._listener = socket.create_server(("" if name else "127.0.0.1", 0))
+        self._name = name or "127.0.0.1"
         self.port: int = self._listener.getsockname()[1]
         self._upstream = ("", 0)
         self._faults: list[Fault] = []
@@ -122,7 +126,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """Where clients find it."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._name}:{self.port}"
 
     def open(self, upstream: str) -> str:
         """Forward every connection to that address, host:port; return our own."""
