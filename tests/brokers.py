@@ -35,6 +35,7 @@ from tests.kafka.processes import (
     JVM_FLAGS,
     START_SECONDS,
     BrokerUnavailable,
+    Listener,
     Node,
     admin_client,
     await_nodes,
@@ -48,6 +49,7 @@ __all__ = [
     "Broker",
     "BrokerUnavailable",
     "Choice",
+    "Listener",
     "Node",
     "Rung",
     "choose",
@@ -238,17 +240,20 @@ def open_broker(
     jvm_flags: Sequence[str] = JVM_FLAGS,
     properties: Mapping[str, str] | None = None,
     advertise: Callable[[str], str] = str,
+    listeners: Mapping[str, Listener] | None = None,
 ) -> Iterator[Broker]:
     """
     Open the chosen rung, print where it is and why it was taken, and leave nothing behind.
 
-    `port` (the first node's), `jvm_flags` and `advertise` (for a node's address, the one that
-    clients are sent to) are for the kafka rung, `properties` also for docker.
+    `port` (the first node's), `jvm_flags`, `advertise` (for a node's address, the one that clients
+    are sent to) and further `listeners` are for the kafka rung, `properties` also for docker.
     """
     opened = {
         Rung.ADDRESS: partial(_given, choice.address, nodes),
         Rung.EMBEDDED: partial(_embedded, nodes),
-        Rung.KAFKA: partial(_kafka, nodes, port, jvm_flags, properties or {}, advertise),
+        Rung.KAFKA: partial(
+            _kafka, nodes, port, jvm_flags, properties or {}, advertise, listeners or {}
+        ),
         Rung.DOCKER: partial(_docker, nodes, properties or {}),
     }[choice.rung]
     with opened() as broker:
@@ -275,8 +280,9 @@ def _kafka(
     jvm_flags: Sequence[str],
     properties: Mapping[str, str],
     advertise: Callable[[str], str],
+    listeners: Mapping[str, Listener],
 ) -> Iterator[Broker]:
-    with run_nodes(nodes, port, jvm_flags, properties, advertise) as running:
+    with run_nodes(nodes, port, jvm_flags, properties, advertise, listeners) as running:
         addresses = ",".join(node.address for node in running)
         yield Broker(rung=Rung.KAFKA, bootstrap_servers=addresses, nodes=running)
 

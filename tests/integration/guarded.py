@@ -6,7 +6,7 @@ certificates are made anew and are worth nothing elsewhere.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,14 +35,23 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tests.brokers import Broker, Rung, choose, open_broker
+from consumer.adapters.access import Right, rights
+from consumer.settings import load_settings
+from tests.brokers import Broker, Listener, Rung, choose, open_broker
+from tests.integration.harness import Scene
 from tests.kafka.processes import admin_client
 
 SCRAM_USER = "scorer"
 FAR_BROKER = "kafka.bank.example"
+WAYS = {
+    "SCRAM": "SASL_SSL", "OAUTH": "SASL_SSL", "MTLS": "SSL", "EXPIRED": "SASL_SSL",
+    "TUNNEL": "PLAINTEXT",
+}  # fmt: skip
+"""Listeners and their protocols; EXPIRED has a certificate that is, TUNNEL leads to FAR_BROKER."""
 SECRET = "canary-3f9c1d"  # noqa: S105 - what no output may hold
 _PEM = "org.apache.kafka.common.security"
 _DAY = timedelta(days=1)
+_YEAR = 365 * _DAY
 
 
 class Authority:
@@ -52,11 +61,11 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(self._name, self._key, days=365, is_authority=True)
+        certificate = self._signed(self._name, self._key, _YEAR, is_authority=True)
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, name: str, *, days: int = 365, password: str = "") -> Path:
+    def issue(self, name: str, *, valid: timedelta = _YEAR, password: str = "") -> Path:
         """Write `<name>.pem`, the key and then the certificate of 127.0.0.1; return where."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
@@ -69,12 +78,12 @@ class Authority:
         path = self._folder / f"{name}.pem"
         path.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-            + self._signed(subject, key, days).public_bytes(Encoding.PEM)
+            + self._signed(subject, key, valid).public_bytes(Encoding.PEM)
         )
         return path
 
     def _signed(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int,
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid: timedelta,
         *, is_authority: bool = False,
     ) -> x509.Certificate:  # fmt: skip
         now = datetime.now(UTC)
@@ -85,8 +94,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now + min(days - 2, -2) * _DAY)
-            .not_valid_after(now + days * _DAY)
+            .not_valid_before(now + min(valid, timedelta()) - 2 * _DAY)
+            .not_valid_after(now + valid)
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
             .add_extension(x509.SubjectAlternativeName([address]), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -94,13 +103,64 @@ class Authority:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way to prove who one is: the properties it takes, and the principal it makes."""
+
+    principal: str
+    properties: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Guarded:
-    """The broker, the ways in (listener -> address), and the authority that all trust."""
+    """The broker, the ways in (listener -> addresses), and the authority that all trust."""
 
     broker: Broker
-    folder: Path
     addresses: Mapping[str, str]
     authority: Authority
+
+    def scram(self, password: str = SECRET) -> Way:
+        """By a password, in the beginning SECRET."""
+        properties = self._trusting("SCRAM", "SASL_SSL") | {
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": SCRAM_USER,
+            "sasl.password": password,
+        }
+        return Way(f"User:{SCRAM_USER}", properties)
+
+    def mtls(self, certificate: Path) -> Way:
+        """By a certificate that the authority issued, whose key SECRET opens."""
+        properties = self._trusting("MTLS", "ssl") | {
+            "ssl.certificate.location": str(certificate),
+            "ssl.key.location": str(certificate),
+            "ssl.key.password": SECRET,
+        }
+        return Way(f"User:CN={certificate.stem},O=Bank", properties)
+
+    def oauth(self, token_endpoint: str) -> Way:
+        """By tokens that an endpoint gives to who knows SECRET."""
+        properties = self._trusting("OAUTH", "sasl_ssl") | {
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": token_endpoint,
+            "sasl.oauthbearer.client.id": "fraudstream",
+            "sasl.oauthbearer.client.secret": SECRET,
+        }
+        return Way("User:token-scorer", properties)
+
+    def _trusting(self, way: str, protocol: str) -> dict[str, str]:
+        return {
+            "bootstrap.servers": self.addresses[way],
+            "security.protocol": protocol,
+            "ssl.ca.location": str(self.authority.certificate),
+        }
+
+    def set_password(self, password: str) -> None:
+        """Let SCRAM_USER have this password, and no other, from now on."""
+        credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096)
+        upsertion = UserScramCredentialUpsertion(SCRAM_USER, credential, password.encode())
+        admin = admin_client(self.broker.bootstrap_servers)  # the futures are given up with it
+        for done in admin.alter_user_scram_credentials([upsertion]).values():
+            done.result(10)
 
     def allow(self, acls: Sequence[AclBinding]) -> None:
         """Add these ACLs; return when the broker goes by them."""
@@ -135,81 +195,95 @@ class Guarded:
             time.sleep(0.02)
 
 
-def acl(
-    principal: str,
-    operation: AclOperation,
-    resource: ResourceType,
-    name: str,
-    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
-) -> AclBinding:
-    """Return an ACL that allows the operation from everywhere."""
-    return AclBinding(resource, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)
+def binding(right: Right, principal: str) -> AclBinding:
+    """Return the ACL that gives this right, from everywhere."""
+    resource = {
+        "topic": ResourceType.TOPIC, "group": ResourceType.GROUP,
+        "transactional-id": ResourceType.TRANSACTIONAL_ID,
+    }[right.resource]  # fmt: skip
+    pattern = ResourcePatternType[right.pattern.upper()]
+    operation = AclOperation[right.operation.upper()]
+    return AclBinding(
+        resource, right.name, pattern, principal, "*", operation, AclPermissionType.ALLOW
+    )
+
+
+def needed(scene: Scene, way: Way) -> list[Right]:
+    """Return what the consumer says that it needs."""
+    return rights(load_settings(scene.config("rights", kafka=way.properties)))
 
 
 @contextmanager
-def open_guarded(folder: Path, ports: Sequence[int]) -> Iterator[Guarded]:
-    """Run the broker; `ports` are seven free ones."""
+def open_guarded(
+    folder: Path,
+    nodes: int = 1,
+    ways: Collection[str] = tuple(WAYS),
+    *,
+    advertise: Callable[[str], str] = str,
+    before: Callable[[str], str] = str,
+) -> Iterator[Guarded]:
+    """
+    Run so many brokers with these ways in, some of WAYS.
+
+    `advertise` is for the tests' own listener, as in open_broker; `before` tells, for an address of
+    the others, the one where clients find it.
+    """
     authority = Authority(folder, "authority")
-    server, old = authority.issue("server"), authority.issue("old-server", days=-1)
-    plain, controller, *others = ports
-    ways = dict(zip(("SCRAM", "OAUTH", "MTLS", "EXPIRED", "TUNNEL"), others, strict=True))
-    listeners = {"PLAINTEXT": plain} | ways
-    protocols = dict.fromkeys(("SCRAM", "OAUTH", "EXPIRED"), "SASL_SSL") | {"MTLS": "SSL"}
+    server, old = authority.issue("server"), authority.issue("old-server", valid=-_DAY)
+    addresses: dict[str, list[str]] = {name: [] for name in ways}
+
+    def listener(name: str) -> Listener:
+        def shown(address: str) -> str:
+            near = before(address)
+            addresses[name].append(near)
+            return near.replace("127.0.0.1", FAR_BROKER) if name == "TUNNEL" else near
+
+        return Listener(WAYS[name], shown)
+
     properties = {
-        "listeners": _listed(listeners | {"CONTROLLER": controller}),
-        "advertised.listeners": _listed(listeners).replace(
-            f"TUNNEL://127.0.0.1:{ways['TUNNEL']}", f"TUNNEL://{FAR_BROKER}:{ways['TUNNEL']}"
-        ),
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": ",".join(
-            f"{name}:{protocol}"
-            for name, protocol in (
-                protocols | dict.fromkeys(("CONTROLLER", "PLAINTEXT", "TUNNEL"), "PLAINTEXT")
-            ).items()
-        ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "broker.session.timeout.ms": "30000",  # a busy machine is no dead broker
         "ssl.client.auth": "none",
     }
-    for name in protocols:
-        own = f"listener.name.{name.lower()}"
-        properties |= {
-            f"{own}.ssl.keystore.type": "PEM",
-            f"{own}.ssl.keystore.location": str(old if name == "EXPIRED" else server),
-            f"{own}.ssl.truststore.type": "PEM",
-            f"{own}.ssl.truststore.location": str(authority.certificate),
-        }
-    for name in ("scram", "expired"):
-        own = f"listener.name.{name}"
-        properties |= {
-            f"{own}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            f"{own}.scram-sha-512.sasl.jaas.config": f"{_PEM}.scram.ScramLoginModule required;",
-        }
-    properties |= {
-        "listener.name.mtls.ssl.client.auth": "required",
-        "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
-        "listener.name.oauth.oauthbearer.sasl.jaas.config": (
-            f"{_PEM}.oauthbearer.OAuthBearerLoginModule required;"
-        ),
-        "listener.name.oauth.oauthbearer.sasl.server.callback.handler.class": (
-            f"{_PEM}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
-        ),
+    for name in ways:
+        properties |= _properties(name, old if name == "EXPIRED" else server, authority)
+    with open_broker(
+        choose(Rung.KAFKA, {}), nodes, properties=properties, advertise=advertise,
+        listeners={name: listener(name) for name in ways},
+    ) as broker:  # fmt: skip
+        guarded = Guarded(
+            broker, {name: ",".join(found) for name, found in addresses.items()}, authority
+        )
+        guarded.set_password(SECRET)
+        yield guarded
+
+
+def _properties(way: str, server: Path, authority: Authority) -> dict[str, str]:
+    """Return what a broker needs for a way in; `server` holds its key and certificate."""
+    own = f"listener.name.{way.lower()}"
+    proof = {
+        "SCRAM": {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "scram-sha-512.sasl.jaas.config": f"{_PEM}.scram.ScramLoginModule required;",
+        },
+        "OAUTH": {
+            "sasl.enabled.mechanisms": "OAUTHBEARER",
+            "oauthbearer.sasl.jaas.config": (
+                f"{_PEM}.oauthbearer.OAuthBearerLoginModule required;"
+            ),
+            "oauthbearer.sasl.server.callback.handler.class": (
+                f"{_PEM}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
+            ),
+        },
+        "MTLS": {"ssl.client.auth": "required"},
     }
-    with open_broker(choose(Rung.KAFKA, {}), port=plain, properties=properties) as broker:
-        _add_user(broker.bootstrap_servers)
-        addresses = {name: f"127.0.0.1:{port}" for name, port in ways.items()}
-        yield Guarded(broker, folder, addresses, authority)
-
-
-def _listed(listeners: Mapping[str, int]) -> str:
-    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
-
-
-def _add_user(address: str) -> None:
-    credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096)
-    upsertion = UserScramCredentialUpsertion(SCRAM_USER, credential, SECRET.encode())
-    admin = admin_client(address)  # the futures are given up with it
-    for done in admin.alter_user_scram_credentials([upsertion]).values():
-        done.result(10)
+    proof["EXPIRED"] = proof["SCRAM"]
+    tls = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(server),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(authority.certificate),
+    }
+    needed = tls | proof[way] if WAYS[way] != "PLAINTEXT" else {}
+    return {f"{own}.{name}": value for name, value in needed.items()}

@@ -19,6 +19,7 @@ from typing import Any
 PRODUCE, LIST_OFFSETS, OFFSET_COMMIT, OFFSET_FETCH = 0, 2, 8, 9
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
 _BACKLOG_SECONDS = 0.3
+_CHUNK_BYTES = 65_536
 OUR_CLIENTS = "fraudstream"
 """How the client ids of consumers under test begin; upstream and checker have others."""
 
@@ -241,6 +242,30 @@ class Proxy:
             await weather.delay(connection.client, way, len(frame))
         writer.write(struct.pack(">i", len(frame)) + frame)
         await writer.drain()
+
+
+class OpaqueProxy(Proxy):
+    """
+    Passes on what it cannot read, as TLS: whose a connection is it does not know, and can only
+    break off all of them, `reset("")`.
+    """
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
+        await _pass_on(reader, writer)
+
+    async def _answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
+        await _pass_on(reader, writer)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+            await writer.drain()
 
 
 def _client_of(frame: bytes) -> str:

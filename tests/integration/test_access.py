@@ -8,7 +8,6 @@ import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,23 @@ from urllib.error import HTTPError
 import psutil
 import pytest
 import structlog
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    ResourcePatternType,
-    ResourceType,
-)
 from typer.testing import CliRunner
 
 from consumer import cli
-from consumer.adapters.access import Right, require_access, rights
+from consumer.adapters.access import Right, require_access
 from consumer.errors import ConfigError
 from consumer.settings import load_settings
 from tests.brokers import Rung, why_missing
 from tests.integration.checker import check
-from tests.integration.conftest import free_port, missing, open_scene
+from tests.integration.conftest import missing, open_scene
 from tests.integration.guarded import (
     FAR_BROKER,
-    SCRAM_USER,
     SECRET,
     Authority,
     Guarded,
-    acl,
+    Way,
+    binding,
+    needed,
     open_guarded,
 )
 from tests.integration.harness import COMMAND, SLOW, Instance, Scene, eventually
@@ -55,7 +49,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     if why := why_missing(Rung.KAFKA):
         missing(why)
     folder = tmp_path_factory.mktemp("guarded")
-    with open_guarded(folder, [free_port() for _ in range(7)]) as opened:
+    with open_guarded(folder) as opened:
         yield opened
 
 
@@ -67,27 +61,9 @@ def scene(
     yield from open_scene(guarded.broker, guarantee, bundle, tmp_path, request)
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way to prove who one is: the properties it takes, and the principal it makes."""
-
-    principal: str
-    properties: dict[str, str]
-
-
 @pytest.fixture
 def scram(guarded: Guarded) -> Way:
-    return Way(
-        f"User:{SCRAM_USER}",
-        {
-            "bootstrap.servers": guarded.addresses["SCRAM"],
-            "security.protocol": "SASL_SSL",
-            "ssl.ca.location": str(guarded.authority.certificate),
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": SCRAM_USER,
-            "sasl.password": SECRET,
-        },
-    )
+    return guarded.scram()
 
 
 @pytest.fixture(scope="module")
@@ -126,57 +102,18 @@ def token_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def oauth(guarded: Guarded, token_endpoint: str) -> Way:
-    return Way(
-        "User:token-scorer",
-        {
-            "bootstrap.servers": guarded.addresses["OAUTH"],
-            "security.protocol": "sasl_ssl",
-            "ssl.ca.location": str(guarded.authority.certificate),
-            "sasl.mechanism": "OAUTHBEARER",
-            "sasl.oauthbearer.method": "oidc",
-            "sasl.oauthbearer.token.endpoint.url": token_endpoint,
-            "sasl.oauthbearer.client.id": "fraudstream",
-            "sasl.oauthbearer.client.secret": SECRET,
-        },
-    )
+    return guarded.oauth(token_endpoint)
 
 
 @pytest.fixture
 def mtls(guarded: Guarded) -> Way:
-    key = str(guarded.authority.issue("certified-scorer", password=SECRET))
-    return Way(
-        "User:CN=certified-scorer,O=Bank",
-        {
-            "bootstrap.servers": guarded.addresses["MTLS"],
-            "security.protocol": "ssl",
-            "ssl.ca.location": str(guarded.authority.certificate),
-            "ssl.certificate.location": key,
-            "ssl.key.location": key,
-            "ssl.key.password": SECRET,
-        },
-    )
+    return guarded.mtls(guarded.authority.issue("certified-scorer", password=SECRET))
 
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.getfixturevalue(request.param)
     return found
-
-
-def binding(right: Right, principal: str) -> AclBinding:
-    """Return the ACL that gives this right."""
-    resource = {
-        "topic": ResourceType.TOPIC, "group": ResourceType.GROUP,
-        "transactional-id": ResourceType.TRANSACTIONAL_ID,
-    }[right.resource]  # fmt: skip
-    operation = AclOperation[right.operation.upper()]
-    pattern = ResourcePatternType[right.pattern.upper()]
-    return acl(principal, operation, resource, right.name, pattern)
-
-
-def needed(scene: Scene, way: Way) -> list[Right]:
-    """Return what the consumer says that it needs."""
-    return rights(load_settings(scene.config("rights", kafka=way.properties)))
 
 
 def refused_start(scene: Scene, **properties: Any) -> list[str]:
@@ -410,7 +347,7 @@ def test_all_that_is_missing_is_named_at_once(guarded, scene, mtls):
 
 def strangers(guarded: Guarded) -> dict[str, tuple[str, dict[str, str], str]]:
     """Return what must not connect: name -> (way, properties over it, what is said)."""
-    other = Authority(guarded.folder, "other-authority")
+    other = Authority(guarded.authority.certificate.parent, "other-authority")
     stranger = str(other.issue("stranger"))
     port = guarded.addresses["SCRAM"].rpartition(":")[2]
     tls, credentials = "no trusted TLS with the brokers", "the brokers refuse our credentials"

@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -60,6 +62,17 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 class BrokerUnavailable(Exception):  # noqa: N818 - it states what is the case, as its message does
     """There is no such broker here; the message says what to install or to change."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A further way into each node; `advertise` tells, for its address, where clients are sent."""
+
+    protocol: str
+    advertise: Callable[[str], str] = str
+
+
+_BETWEEN_NODES = {"BROKERS": Listener("PLAINTEXT"), "CONTROLLER": Listener("PLAINTEXT")}
 
 
 class Node:
@@ -139,24 +152,27 @@ def run_nodes(
     jvm_flags: Sequence[str],
     properties: Mapping[str, str],
     advertise: Callable[[str], str] = str,
+    listeners: Mapping[str, Listener] = MappingProxyType({}),
 ) -> Iterator[Sequence[Node]]:
     """
     Run a cluster on a temporary folder; the first node listens on `port`, 0 for a free one.
 
-    `advertise` tells, for the address of each, the one that clients are sent to.
+    `advertise` tells, for the address of each, the one that clients are sent to; `listeners` are
+    others beside it, by name, whose protocols the properties go into.
     """
     logging = "-Dorg.apache.logging.log4j.level=WARN"
     java = ["java", *jvm_flags, logging, "-cp", f"{ensure_jars()}/*"]
     with ExitStack() as cleanup:
         temporary = tempfile.TemporaryDirectory(prefix="fraudstream-kafka-")
         folder = Path(cleanup.enter_context(temporary))
+        own = {"PLAINTEXT": Listener("PLAINTEXT", advertise), **_BETWEEN_NODES}
+        ways = own | dict(listeners)
         ports = [
-            (_reserve(port * (i == 0), cleanup), _reserve(0, cleanup), _reserve(0, cleanup))
+            {name: _reserve(port if (i, name) == (0, "PLAINTEXT") else 0, cleanup) for name in ways}
             for i in range(count)
         ]
-        shown = [advertise(f"127.0.0.1:{clients}") for clients, _, _ in ports]
-        _format(java, [_write_config(folder, i, ports, shown, properties) for i in range(count)])
-        nodes = [Node(i + 1, ports[i][0], java, folder) for i in range(count)]
+        _format(java, [_write_config(folder, i, ports, ways, properties) for i in range(count)])
+        nodes = [Node(i + 1, ports[i]["PLAINTEXT"], java, folder) for i in range(count)]
         for node in nodes:
             cleanup.callback(node.kill)
             node.start()
@@ -224,25 +240,29 @@ def cluster_properties(nodes: int) -> dict[str, str]:
 def _write_config(
     folder: Path,
     i: int,
-    ports: Sequence[tuple[int, int, int]],
-    advertised: Sequence[str],
+    ports: Sequence[Mapping[str, int]],
+    ways: Mapping[str, Listener],
     properties: Mapping[str, str],
 ) -> Path:
-    voters = ",".join(f"{n}@127.0.0.1:{port}" for n, (_, _, port) in enumerate(ports, start=1))
-    clients, brokers, controller = ports[i]
-    listeners = f"PLAINTEXT://127.0.0.1:{clients},BROKERS://127.0.0.1:{brokers}"
-    shown = f"PLAINTEXT://{advertised[i]},BROKERS://127.0.0.1:{brokers}"
-    protocols = ("CONTROLLER", "PLAINTEXT", "BROKERS")
+    addresses = [{name: f"127.0.0.1:{port}" for name, port in of_node.items()} for of_node in ports]
+    shown = {
+        name: ways[name].advertise(address)
+        for name, address in addresses[i].items()
+        if name != "CONTROLLER"
+    }
+    voters = (f"{n}@{of_node['CONTROLLER']}" for n, of_node in enumerate(addresses, start=1))
     own = {
         "node.id": str(i + 1),
         "process.roles": "broker,controller",
-        "controller.quorum.voters": voters,
-        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": shown,
+        "controller.quorum.voters": ",".join(voters),
+        "listeners": _listed(addresses[i], "://"),
+        "advertised.listeners": _listed(shown, "://"),
         "controller.listener.names": "CONTROLLER",
         # Brokers talk past whatever a test puts between them and their clients.
         "inter.broker.listener.name": "BROKERS",
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in protocols),
+        "listener.security.protocol.map": _listed(
+            {name: way.protocol for name, way in ways.items()}, ":"
+        ),
         "log.dirs": str(folder / f"data-{i + 1}"),
     }
     lines = [
@@ -252,6 +272,10 @@ def _write_config(
     config = folder / f"node-{i + 1}.properties"
     config.write_text("\n".join(lines))
     return config
+
+
+def _listed(of: Mapping[str, str], separator: str) -> str:
+    return ",".join(f"{name}{separator}{value}" for name, value in of.items())
 
 
 def _format(java: Sequence[str], configs: Sequence[Path]) -> None:
