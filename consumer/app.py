@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 import schemas
 from consumer.adapters import access, kafka_clients
 from consumer.adapters.http_server import HttpServer
-from consumer.adapters.kafka_errors import kafka_error
+from consumer.adapters.kafka_errors import fatal, is_denial, kafka_error
 from consumer.adapters.kafka_sink import AtLeastOnceSink, ExactlyOnceSink
 from consumer.adapters.kafka_source import KafkaSource
 from consumer.adapters.label_feed import LabelFeed
@@ -37,7 +37,7 @@ from consumer.core.decode import PaymentDecoder
 from consumer.core.encode import PredictionEncoder
 from consumer.core.letter_limits import LetterLimits
 from consumer.core.warm_up import warm_up
-from consumer.errors import FatalError, OutageError
+from consumer.errors import OutageError
 from consumer.loop import Loop
 from consumer.settings import Settings
 from consumer.telemetry import Telemetry
@@ -183,7 +183,8 @@ class App:
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:
             self._telemetry.client_error(client, error.name(), error.str())
-            if error.fatal() and client == "group":
+            # A denied fetch comes out of a poll; a topic shown no more is told of here alone.
+            if client == "group" and (error.fatal() or is_denial(error)):
                 self._fatal = error
 
         return tell
@@ -210,7 +211,7 @@ class App:
     def _keep_going(self) -> bool:
         """Asked between two batches, when the state is that of our own next offsets."""
         if self._fatal is not None:
-            raise FatalError(f"the group consumer cannot go on: {self._fatal.str()}")
+            raise fatal("the group consumer cannot go on", self._fatal)
         # A batch in hand notices an outage by itself; with none, nothing else would.
         limit = self._settings.delivery.outage_limit
         if min(self._lag.seconds_without_answer, self._loop.seconds_since_commit) > limit:

@@ -8,6 +8,7 @@ import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.error import HTTPError
 import psutil
 import pytest
 import structlog
+from confluent_kafka import Consumer
 from typer.testing import CliRunner
 
 from consumer import cli
@@ -318,6 +320,43 @@ def test_a_right_that_is_taken_away_later_is_named_too(guarded, scene, scram):
     scene.wait_done()
 
     assert check(scene.history()) == []
+
+
+def test_an_input_that_is_not_shown_any_more_is_named_too(guarded, scene, scram):
+    """
+    Where an answer about who leads says so before a fetch does: the client gives up its fetches,
+    and tells its error callback alone.
+    """
+    lost = Right("Read", "topic", scene.topics.payments)
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+    no_fetch_soon = {"fetch.wait.max.ms": "20000"}
+    consumer = scene.start(kafka=scram.properties | no_fetch_soon).wait_ready()
+
+    guarded.forbid([binding(lost, scram.principal)])
+    with another_member(scene) as other:  # whose coming makes ours ask how wide the topic is
+        eventually(lambda: other.poll(0.1) or consumer.exit_code is not None, 15, consumer.tail)
+
+    assert consumer.wait(10) == 70, consumer.tail()
+    assert said_at_end(consumer)[1:] == [lost.sentence(scram.principal)]
+
+
+@contextmanager
+def another_member(scene: Scene) -> Iterator[Consumer]:
+    """Yield a member of the group that may do everything."""
+    member = Consumer(
+        {
+            "bootstrap.servers": scene.address,
+            "group.id": scene.topics.group,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    member.subscribe([scene.topics.payments])
+    try:
+        yield member
+    finally:
+        member.close()
 
 
 def test_labels_that_may_not_be_read_any_more_are_stale_and_payments_go_on(guarded, scene, scram):
