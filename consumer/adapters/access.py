@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,7 +102,7 @@ def require_trust(settings: Settings, timeout_seconds: float) -> AdminClient:
         brokers = admin.list_topics(timeout=timeout_seconds).brokers.values()
     except KafkaException:
         admin.poll(0)  # which calls error_cb
-        if faults := list(_mistrust(refusals)):
+        if faults := list(_mistrust(refusals, settings.kafka)):
             raise ConfigError(faults) from None
         raise
     announced = [(str(broker.host), int(broker.port)) for broker in brokers]
@@ -187,13 +188,19 @@ def _allowed(description: "Future[Any]") -> frozenset[AclOperation] | None:
     return frozenset(operations) if operations else None
 
 
-def _mistrust(refusals: list[KafkaError]) -> Iterator[str]:
+def _mistrust(refusals: list[KafkaError], kafka: Mapping[str, str]) -> Iterator[str]:
     """Yield a sentence if the brokers refused us, or we them: waiting does not mend that."""
     for error in refusals:
         if error.code() == KafkaError._AUTHENTICATION:
-            yield f'the brokers refuse our credentials, see kafka."sasl.…": {error.str()}'
+            yield (
+                f"the brokers refuse our credentials, those of {_principal(kafka)}, see"
+                f' kafka."sasl.…": {error.str()}'
+            )
         elif error.code() == KafkaError._SSL or _TLS_FAULT in error.str():
-            yield f'no trusted TLS with the brokers, see kafka."ssl.…": {error.str()}'
+            yield (
+                f'no trusted TLS with the brokers, see kafka."ssl.…": {error.str()}'
+                + _expiry(kafka.get("ssl.certificate.location"))
+            )
         else:
             continue
         return
@@ -214,8 +221,23 @@ def _principal(kafka: Mapping[str, str]) -> str:
 
 def _subject(certificate: str | None) -> str:
     """Return the principal that a client certificate makes, its subject (RFC 4514)."""
+    found = _read(certificate)
+    return (
+        f"User:{found.subject.rfc4514_string()}" if found else "User:<subject of our certificate>"
+    )
+
+
+def _expiry(certificate: str | None) -> str:
+    """Say that a client certificate has expired; a broker may only call it unknown."""
+    found = _read(certificate)
+    if found is None or found.not_valid_after_utc > datetime.now(UTC):
+        return ""
+    return f" (our certificate {certificate} was valid until {found.not_valid_after_utc})"
+
+
+def _read(certificate: str | None) -> x509.Certificate | None:
+    """Return a client certificate; None where it is no PEM file."""
     try:
-        found = x509.load_pem_x509_certificate(Path(certificate or "").read_bytes())
+        return x509.load_pem_x509_certificate(Path(certificate or "").read_bytes())
     except (OSError, ValueError):
-        return "User:<subject of our certificate>"
-    return f"User:{found.subject.rfc4514_string()}"
+        return None

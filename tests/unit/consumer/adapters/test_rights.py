@@ -91,7 +91,7 @@ def test_a_broker_that_is_not_ready_is_asked_again():
 @pytest.mark.parametrize(
     ("code", "text", "said"),
     [
-        (KafkaError._AUTHENTICATION, "invalid credentials", "refuse our credentials"),
+        (KafkaError._AUTHENTICATION, "invalid credentials", "credentials, those of User:scorer,"),
         (KafkaError._SSL, "certificate verify failed", "no trusted TLS"),
         (KafkaError._TRANSPORT, "SSL routines::tls alert bad certificate", "no trusted TLS"),
         (KafkaError._TRANSPORT, "Connection refused", None),
@@ -100,7 +100,8 @@ def test_a_broker_that_is_not_ready_is_asked_again():
 )
 def test_only_what_waiting_does_not_mend_is_refused(code, text, said):
     """A broker that is away may come back."""
-    sentences = list(_mistrust([KafkaError(code, text), KafkaError(code, text)]))
+    kafka = {"security.protocol": "sasl_ssl", "sasl.mechanism": "PLAIN", "sasl.username": "scorer"}
+    sentences = list(_mistrust([KafkaError(code, text), KafkaError(code, text)], kafka))
 
     assert len(sentences) == (said is not None)
     assert all(said in sentence and text in sentence for sentence in sentences)
