@@ -210,8 +210,9 @@ class App:
 
     def _keep_going(self) -> bool:
         """Asked between two batches, when the state is that of our own next offsets."""
-        if self._fatal is not None:
-            raise fatal("the group consumer cannot go on", self._fatal)
+        # An instance without partitions fetches nothing, and learns of a denial by asking for ends.
+        if (error := self._fatal or self._lag.denial) is not None:
+            raise fatal("the group consumer cannot go on", error)
         # A batch in hand notices an outage by itself; with none, nothing else would.
         limit = self._settings.delivery.outage_limit
         if min(self._lag.seconds_without_answer, self._loop.seconds_since_commit) > limit:

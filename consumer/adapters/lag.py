@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
+from consumer.adapters.kafka_errors import is_denial, kafka_error
 from consumer.adapters.log_reader import LogReader
 from consumer.telemetry import Lag, Telemetry
 
@@ -43,6 +44,8 @@ class LagMonitor(threading.Thread):
         self._interval = interval_seconds
         self._stopped = threading.Event()
         self._silent_since = math.inf
+        self.denial: KafkaError | None = None
+        """What the brokers said last, where that is that we may not read the topic."""
         self._timestamps: dict[int, tuple[int, int | None]] = {}
 
     def run(self) -> None:
@@ -55,7 +58,10 @@ class LagMonitor(threading.Thread):
         try:
             self._telemetry.lag_measured(self.measure())
             self._silent_since = math.inf
-        except KafkaException:
+            self.denial = None
+        except KafkaException as exception:
+            error = kafka_error(exception)
+            self.denial = error if is_denial(error) else None
             self._telemetry.lag_unknown()
             self._silent_since = min(self._silent_since, time.monotonic())
 

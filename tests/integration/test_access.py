@@ -7,8 +7,9 @@ import subprocess
 import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -329,14 +330,36 @@ def test_an_input_that_is_not_shown_any_more_is_named_too(guarded, scene, scram)
     """
     lost = Right("Read", "topic", scene.topics.payments)
     guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
-    no_fetch_soon = {"fetch.wait.max.ms": "20000"}
-    consumer = scene.start(kafka=scram.properties | no_fetch_soon).wait_ready()
+    no_fetch_soon = scram.properties | {"fetch.wait.max.ms": "20000"}
+    consumer = scene.start(kafka=no_fetch_soon, lag={"interval": "1h"}).wait_ready()
 
     guarded.forbid([binding(lost, scram.principal)])
     with another_member(scene) as other:  # whose coming makes ours ask how wide the topic is
         eventually(lambda: other.poll(0.1) or consumer.exit_code is not None, 15, consumer.tail)
 
     assert consumer.wait(10) == 70, consumer.tail()
+    assert said_at_end(consumer)[1:] == [lost.sentence(scram.principal)]
+
+
+def test_an_instance_without_partitions_is_told_of_a_lost_right_too(guarded, scene, scram):
+    """It fetches nothing, and asks all the same where the log ends."""
+    lost = Right("Read", "topic", scene.topics.payments)
+    guarded.allow([binding(right, scram.principal) for right in needed(scene, scram)])
+    with ExitStack() as stack:
+        others = [stack.enter_context(another_member(scene)) for _ in range(scene.partitions)]
+
+        def poll_until(holds: Callable[[], object]) -> None:
+            eventually(lambda: [other.poll(0.02) for other in others] and holds(), 30)
+
+        poll_until(lambda: all(len(other.assignment()) == 1 for other in others))
+        consumer = scene.start(kafka=scram.properties)
+        poll_until(lambda: consumer.http_port and consumer.ready())
+        assert consumer.total("assigned_partitions") == 0
+
+        guarded.forbid([binding(lost, scram.principal)])
+        poll_until(lambda: consumer.exit_code is not None)
+
+    assert consumer.exit_code == 70, consumer.tail()
     assert said_at_end(consumer)[1:] == [lost.sentence(scram.principal)]
 
 
@@ -388,6 +411,7 @@ def strangers(guarded: Guarded) -> dict[str, tuple[str, dict[str, str], str]]:
     """Return what must not connect: name -> (way, properties over it, what is said)."""
     other = Authority(guarded.authority.certificate.parent, "other-authority")
     stranger = str(other.issue("stranger"))
+    late = str(guarded.authority.issue("late", valid=timedelta(days=-1), password=SECRET))
     port = guarded.addresses["SCRAM"].rpartition(":")[2]
     tls, credentials = "no trusted TLS with the brokers", "the brokers refuse our credentials"
     return {
@@ -404,6 +428,11 @@ def strangers(guarded: Guarded) -> dict[str, tuple[str, dict[str, str], str]]:
                 "ssl.key.password": "",
             },
             tls,
+        ),
+        "late": (
+            "mtls",
+            {"ssl.certificate.location": late, "ssl.key.location": late},
+            f"(our certificate {late} was valid until",
         ),
     }
 

@@ -7,17 +7,17 @@ from consumer.telemetry import Telemetry
 
 
 class Reader:
-    """Answers that every partition ends at 0, or does not answer."""
+    """Answers that every partition ends at 0, or fails so."""
 
     def __init__(self):
-        self.answers = True
+        self.fault = None
 
     def ends(self, partitions, _):
         return dict.fromkeys(self.partitions(0) and partitions, 0)
 
     def partitions(self, _):
-        if not self.answers:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        if self.fault is not None:
+            raise KafkaException(KafkaError(self.fault))
         return [0]
 
 
@@ -49,7 +49,7 @@ def test_silence_begins_with_the_first_question_in_vain(monitor, reader, monkeyp
     now += 500
     assert monitor.seconds_without_answer == 0
 
-    reader.answers = False
+    reader.fault = KafkaError._TIMED_OUT
     monitor.look()
     now += 5
     monitor.look()
@@ -59,10 +59,24 @@ def test_silence_begins_with_the_first_question_in_vain(monitor, reader, monkeyp
 
 
 def test_an_answer_ends_the_silence(monitor, reader):
-    reader.answers = False
+    reader.fault = KafkaError._TIMED_OUT
     monitor.look()
-    reader.answers = True
+    reader.fault = None
 
     monitor.look()
 
     assert monitor.seconds_without_answer == 0
+
+
+def test_a_denial_is_told_apart_from_silence(monitor, reader):
+    """As long as it holds: the brokers that do not answer may have given the right back."""
+    monitor.look()
+    assert monitor.denial is None
+
+    reader.fault = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    monitor.look()
+    assert monitor.denial.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+    for reader.fault in (KafkaError._TIMED_OUT, None):
+        monitor.look()
+        assert monitor.denial is None
