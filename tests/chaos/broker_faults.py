@@ -10,7 +10,7 @@ from confluent_kafka.cimpl import NewPartitions
 
 from tests.chaos.cluster import Member
 from tests.chaos.course import Run
-from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, not_made, promised, row
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, promised, row
 from tests.integration.harness import eventually
 from tests.kafka.processes import Node
 
@@ -175,14 +175,6 @@ def grow(run: Run) -> None:
         grown.result(30)
     run.scene.partitions = 6
     eventually(lambda: all(run.scene.committed()[p] > 20 for p in (4, 5)), 60, run.tails)
-
-
-not_made(
-    "B13",
-    "rights taken away, passwords rotated",
-    "the cluster of these rows has no access control;"
-    " a start without a right is in tests/integration/test_access.py",
-)
 
 
 @row("B14", "the topic of predictions takes no batch of more than one", guarantees=OURS)

@@ -1,9 +1,12 @@
 """Three brokers, each behind a proxy that its clients are sent to, and where what is led."""
 
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import ElectionType
@@ -12,8 +15,9 @@ from confluent_kafka.admin import AdminClient
 from tests.brokers import Broker, Node, Rung, choose, open_broker
 from tests.chaos.network import NAME, Network, open_network
 from tests.integration.conftest import QUICK_GROUPS
+from tests.integration.guarded import Guarded, open_guarded
 from tests.integration.harness import eventually
-from tests.integration.proxy import OUR_CLIENTS, Fate, Fault, Proxy
+from tests.integration.proxy import OUR_CLIENTS, Fate, Fault, OpaqueProxy, Proxy
 from tests.kafka.processes import admin_client
 
 NODES = 3
@@ -118,6 +122,19 @@ class Cluster:
         return next(member for member in self.members if member.node.node_id == node_id)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuardedCluster(Cluster):
+    """A cluster that lets in only those it knows, each through a door before a listener."""
+
+    guarded: Guarded
+    doors: Sequence[Proxy]
+
+    def break_off(self) -> None:
+        """Break off all connections of those it let in, so that they have to log in again."""
+        for door in self.doors:
+            door.reset("")
+
+
 @contextmanager
 def open_cluster(network: Network | None = None) -> Iterator[Cluster]:
     """
@@ -125,23 +142,13 @@ def open_cluster(network: Network | None = None) -> Iterator[Cluster]:
 
     Raises BrokerUnavailable without Java or Maven.
     """
-    proxies: list[Proxy] = []
-
-    def advertise(address: str) -> str:
-        proxies.append(Proxy(NAME if network else ""))
-        return proxies[-1].open(address)
-
-    try:
-        with open_broker(
+    with (
+        _proxies(partial(Proxy, NAME if network else "")) as (proxies, advertise),
+        open_broker(
             choose(Rung.KAFKA, {}), NODES, properties=QUICK_GROUPS, advertise=advertise
-        ) as broker:
-            addresses = ",".join(proxy.address for proxy in proxies)
-            behind = replace(broker, bootstrap_servers=addresses)
-            members = tuple(map(Member, broker.nodes, proxies))
-            yield Cluster(behind, members, admin_client(addresses), network)
-    finally:
-        for proxy in proxies:
-            proxy.close()
+        ) as broker,
+    ):
+        yield Cluster(*_behind(proxies, broker), network)
 
 
 @contextmanager
@@ -149,6 +156,45 @@ def open_distant_cluster() -> Iterator[Cluster]:
     """Run the cluster on a host of a name, beyond a link. Raises also NotMadeHere."""
     with open_network() as network, open_cluster(network) as cluster:
         yield cluster
+
+
+@contextmanager
+def open_guarded_cluster() -> Iterator[GuardedCluster]:
+    """Run one with access control, as open_cluster; the tests' own clients may do everything."""
+    with (
+        tempfile.TemporaryDirectory(prefix="guarded-") as folder,
+        _proxies(Proxy) as (proxies, advertise),
+        _proxies(OpaqueProxy) as (doors, before),
+        open_guarded(
+            Path(folder), NODES, ("SCRAM", "MTLS"), advertise=advertise, before=before
+        ) as guarded,
+    ):
+        yield GuardedCluster(*_behind(proxies, guarded.broker), guarded=guarded, doors=doors)
+
+
+@contextmanager
+def _proxies(make: Callable[[], Proxy]) -> Iterator[tuple[list[Proxy], Callable[[str], str]]]:
+    """Yield proxies, and what opens one more before an address and returns its own."""
+    opened: list[Proxy] = []
+
+    def before(address: str) -> str:
+        opened.append(make())
+        return opened[-1].open(address)
+
+    try:
+        yield opened, before
+    finally:
+        for proxy in opened:
+            proxy.close()
+
+
+def _behind(
+    proxies: Sequence[Proxy], broker: Broker
+) -> tuple[Broker, tuple[Member, ...], AdminClient]:
+    """Return what clients see of a broker, its members, and an admin client of theirs."""
+    addresses = ",".join(proxy.address for proxy in proxies)
+    members = tuple(map(Member, broker.nodes, proxies))
+    return replace(broker, bootstrap_servers=addresses), members, admin_client(addresses)
 
 
 def java_hash(text: str) -> int:

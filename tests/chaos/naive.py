@@ -35,7 +35,8 @@ class Naive:
         members = {key: kafka[key] for key in kafka if not key.startswith("transaction")}
         client = {"client.id": f"fraudstream-{config['instance']['id']}", "log_level": 0}
         self._consumer = Consumer({"auto.offset.reset": "earliest", **members, **client})
-        only = {key: kafka[key] for key in ("bootstrap.servers", "reconnect.backoff.max.ms")}
+        ours = ("bootstrap.servers", "reconnect.backoff.max.ms", "security.", "sasl.", "ssl.")
+        only = {key: kafka[key] for key in kafka if key.startswith(ours)}
         self._producer = Producer({**only, **client})
         model = Path(config["model"]["path"]) / "model.onnx"
         self._session = onnxruntime.InferenceSession(model)

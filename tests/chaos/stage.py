@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.brokers import BrokerUnavailable
 from tests.chaos import (  # noqa: F401 - importing them enters their rows
     NotMadeHere,
+    access_faults,
     broker_faults,
     group_faults,
     load,
