@@ -46,6 +46,8 @@ def leave_the_machine_s() -> None:
     if _has_left():
         _run("mount", "--make-rprivate", "/")
         _run("ip", "link", "set", "lo", "up")
+        # With no address but 127.0.0.1, getaddrinfo() gives librdkafka no IPv4 one (AI_ADDRCONFIG).
+        _run("ip", "address", "add", "10.98.0.1/32", "dev", "lo")
 
 
 def _has_left() -> bool:
