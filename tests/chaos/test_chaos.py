@@ -1,5 +1,6 @@
 """The short form of `make chaos`, on three brokers."""
 
+import json
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,7 +13,7 @@ from tests.chaos.cluster import java_hash, open_cluster
 from tests.chaos.course import perform
 from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.process_faults import die_while_committing
-from tests.chaos.report import Result, merged
+from tests.chaos.report import JSON, Result, merged, read, rules, seeds, write
 from tests.chaos.stage import Stage
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
@@ -61,6 +62,7 @@ def test_a_row_of_the_plan(cluster, model, tmp_path):
 
     assert found.violations == []
     assert (found.lost, found.twice) == (0, 0)
+    assert {"no_loss", "no_repeat", "features", "probability"} <= set(found.checked)
     assert found.records > 100
     assert run.recovery_seconds is not None
 
@@ -97,9 +99,11 @@ def test_a_stage_has_one_cluster_at_a_time():
     assert seen == ["open plain", "close plain", "open guarded", "close guarded", "open guarded"]
 
 
-def result(id_, guarantee="exactly-once", seed=1, commit="new"):
+def result(id_, guarantee="exactly-once", seed=1, commit="new", checked=()):
     """A line of the report."""
-    return Result(id=id_, fault="", guarantee=guarantee, seed=seed, ok=True, commit=commit)
+    return Result(
+        id=id_, fault="", guarantee=guarantee, seed=seed, ok=True, commit=commit, checked=checked
+    )
 
 
 def test_a_line_replaces_its_own_and_those_of_other_commits():
@@ -111,6 +115,30 @@ def test_a_line_replaces_its_own_and_those_of_other_commits():
     assert [(line.id, line.seed, line.commit) for line in lines] == [
         ("K1", 1, "new"), ("K1", 2, "new"), ("K2", 3, "new"),
     ]  # fmt: skip
+
+
+def test_the_report_says_by_what_and_with_which_seeds():
+    """Rules once, and what rows lack of them; a run that was not judged says nothing of them."""
+    lines = [
+        result("K1", checked=["order", "features"]), result("K1", seed=2),
+        result("E1", checked=["order"]), result("E2", checked=["order"], seed=3),
+        result("K2", guarantee="naive", checked=["no_loss"]),
+    ]  # fmt: skip
+
+    assert rules(lines) == "Checked: `order`, `features`.\nNot of E1, E2: `features`.\n"
+    assert seeds(lines) == "Seeds 1, 2: K1.\nSeed 1: E1, K2.\nSeed 3: E2.\n"
+    assert (rules([]), seeds([])) == ("", "")
+
+
+def test_lines_are_read_again(tmp_path, monkeypatch):
+    """Also those of a report that did not say which rules judged."""
+    monkeypatch.chdir(tmp_path)
+    write([result("K1"), result("K2", checked=["order"])])
+    lines = json.loads(JSON.read_text())
+    del lines[0]["checked"]
+    JSON.write_text(json.dumps(lines))
+
+    assert [(line.id, list(line.checked)) for line in read()] == [("K1", []), ("K2", ["order"])]
 
 
 def test_an_interrupted_run_is_gone_on_with():

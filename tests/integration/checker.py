@@ -8,7 +8,7 @@ Every rule yields the violations it finds, with coordinates; a sound history yie
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from consumer.verify.evidence import Stretch
 from consumer.verify.formats import Place, UnreadableError, letter_facts
@@ -22,6 +22,10 @@ from tests.integration.oracle import WINDOWS, Partition
 from tests.integration.traffic import PREDICTION, Sent
 
 FLAGGED = {"REVIEW", "DECLINE"}
+OWN_RULES = (
+    "journal", "committed", "outcome", "prediction", "degraded", "features", "probability",
+)  # fmt: skip
+"""What is judged here beside the invariants of `fraudstream verify`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class Violation:
     rule: str
     where: object
     what: str
+
+
+class Judgement(NamedTuple):
+    """The names of the rules that had something to judge, and every violation of them."""
+
+    checked: list[str]
+    violations: list[Violation]
 
 
 @dataclass
@@ -56,16 +67,25 @@ class _Facts:
 
 def check(history: History) -> list[Violation]:
     """Return every violation found; sooner one too many than none for want of looking."""
+    return judge(history).violations
+
+
+def judge(history: History) -> Judgement:
+    """Return every violation found, and which rules it was that looked."""
     if not history.sent:
-        return [Violation("nothing checked", history.topic, "no input was acknowledged")]
+        nothing = Violation("nothing checked", history.topic, "no input was acknowledged")
+        return Judgement([], [nothing])
+    findings = list(verified(history))
     found = [
         Violation(finding.name, (e.topic, e.partition, e.offset), e.what)
-        for finding in verified(history)
+        for finding in findings
         for e in finding.examples
     ]
     facts = _Facts(history)
     rules = (_journal, _outcomes, _decisions, _features, _probabilities)
-    return found + [violation for rule in rules for violation in rule(facts)]
+    found += [violation for rule in rules for violation in rule(facts)]
+    checked = [finding.name for finding in findings if finding.checked]
+    return Judgement([*checked, *OWN_RULES], found)
 
 
 def verified(h: History) -> Findings:
@@ -79,6 +99,7 @@ def verified(h: History) -> Findings:
     ledger.predictions(h.predictions)
     ledger.dead_letters(sorted(h.dead_letters, key=lambda read: read.offset))
     ledger.alerts(h.alerts)
+    ledger.findings.checked("transactions")
     for topic, partition in h.stuck:
         ledger.findings.broken("transactions", topic, partition, None, "open")
     conclude(ledger, Circumstances(h.committed, h.committed, h.ends))

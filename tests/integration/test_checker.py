@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.verify.formats import ERRORS, Record
-from tests.integration.checker import check
+from tests.integration.checker import check, judge
 from tests.integration.history import History, decode, source
 from tests.integration.sound_history import BUNDLE, encode, sound_history
 
@@ -118,6 +118,10 @@ def test_a_sound_history_has_no_violations(good):
 MUTATIONS = {
     "nothing was sent": ("nothing checked", lambda h: replace(h, sent=[])),
     "a prediction is gone": ("no_loss", lambda h: replace(h, predictions=h.predictions[1:])),
+    "less came out than went in": (
+        "balance",
+        lambda h: replace(h, predictions=h.predictions[1:]),
+    ),
     "a dead letter is gone": ("no_loss", lambda h: replace(h, dead_letters=h.dead_letters[:-1])),
     "a prediction came twice": (
         "no_repeat",
@@ -290,6 +294,15 @@ def test_a_flaw_is_named(good, name):
     rule, mutate = MUTATIONS[name]
 
     assert rule in rules(mutate(good))
+
+
+def test_each_rule_that_finds_a_flaw_is_said_to_have_looked(good):
+    """Where nothing was sent none did; replays and snapshots are not in this history."""
+    checked = judge(good).checked
+
+    assert {rule for rule, _ in MUTATIONS.values()} - {"nothing checked"} == set(checked)
+    assert len(checked) == len(set(checked))
+    assert judge(replace(good, sent=[])).checked == []
 
 
 def test_a_giant_key_and_its_headers_may_be_left_out(good):
