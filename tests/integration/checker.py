@@ -137,13 +137,17 @@ def _outcomes(f: _Facts) -> Iterator[Violation]:
 
 
 def _decisions(f: _Facts) -> Iterator[Violation]:
-    """What a prediction concludes is what the bundle's policy says."""
+    """What a prediction concludes is what the policy of the bundle that it names says."""
     for place, prediction in f.predictions.items():
+        bundle = f.h.bundles.get(prediction["model_version"])
+        if bundle is None:
+            yield Violation("prediction", place, f"by model {prediction['model_version']}: unknown")
+            continue
         probability = prediction["probability"]
         expected = {
-            "feature set": (prediction["feature_set"], f.h.bundle.feature_set),
+            "feature set": (prediction["feature_set"], bundle.feature_set),
             "score": (prediction["score"], 1 + int(998 * probability)),
-            "decision": (prediction["decision"], f.h.bundle.decision(probability)),
+            "decision": (prediction["decision"], bundle.decision(probability)),
             "reasons": (bool(prediction["reasons"]), prediction["decision"] in FLAGGED),
         }
         yield from _unequal("prediction", place, expected)
@@ -155,9 +159,8 @@ def _features(f: _Facts) -> Iterator[Violation]:
     that were acknowledged before the payment was sent, unless it says LABELS_STALE.
     """
     frauds, labels = _frauds(f.h), len(f.h.labels)
-    state: dict[int, Partition] = defaultdict(
-        lambda: Partition(f.h.grace, feature_set=f.h.bundle.feature_set)
-    )
+    [feature_set] = {bundle.feature_set for bundle in f.h.bundles.values()}
+    state: dict[int, Partition] = defaultdict(lambda: Partition(f.h.grace, feature_set=feature_set))
     for place, payment in f.payments.items():
         prediction = f.predictions.get(place)
         below = prediction["label_offsets"] if prediction else [0]
@@ -190,13 +193,16 @@ def _frauds(h: History) -> KnownFrauds:
 
 
 def _probabilities(f: _Facts) -> Iterator[Violation]:
-    """Another scorer gives the same features the same probability."""
-    if f.h.bundle.score is None or not f.predictions:
-        return
-    scores = f.h.bundle.score([prediction["features"] for prediction in f.predictions.values()])
-    for (place, prediction), expected in zip(f.predictions.items(), scores, strict=True):
-        if abs(prediction["probability"] - expected) > 1e-5:
-            yield Violation("probability", place, f"{prediction['probability']}, not {expected}")
+    """Another scorer of the model gives the same features the same probability."""
+    for version, bundle in f.h.bundles.items():
+        own = {at: p for at, p in f.predictions.items() if p["model_version"] == version}
+        if bundle.score is None or not own:
+            continue
+        scores = bundle.score([prediction["features"] for prediction in own.values()])
+        for (place, prediction), expected in zip(own.items(), scores, strict=True):
+            actual = prediction["probability"]
+            if abs(actual - expected) > 1e-5:
+                yield Violation("probability", place, f"{actual}, not {expected}")
 
 
 def _unequal(

@@ -107,6 +107,12 @@ def exchanged(reads: list[Record], first: Record, second: Record) -> list[Record
     return [replace(first, offset=second.offset), replace(second, offset=first.offset), *others]
 
 
+def with_other_model(history: History) -> History:
+    """Let there be another model, which gives every payment a probability of its own."""
+    other = replace(BUNDLE, score=lambda rows: [2.0] * len(rows))
+    return replace(history, bundles={**history.bundles, "2": other})
+
+
 def test_a_sound_history_has_no_violations(good):
     """What the oracle made satisfies every rule; or no finding would mean anything."""
     assert len(good.predictions) == 300
@@ -188,7 +194,15 @@ MUTATIONS = {
     ),
     "another scorer disagrees": (
         "probability",
-        lambda h: replace(h, bundle=replace(BUNDLE, score=lambda rows: [2.0] * len(rows))),
+        lambda h: replace(h, bundles={"1": replace(BUNDLE, score=lambda rows: [2.0] * len(rows))}),
+    ),
+    "a model that nobody serves": (
+        "prediction",
+        lambda h: with_prediction(h, 9, model_version="2"),
+    ),
+    "a prediction of one model that is another's": (
+        "probability",
+        lambda h: with_prediction(with_other_model(h), 9, model_version="2"),
     ),
     "a flag nobody brought about": (
         "degraded",
