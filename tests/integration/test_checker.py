@@ -337,6 +337,21 @@ def test_at_least_once_allows_a_second_identical_prediction(good):
     assert check(replace(good, exactly_once=False, predictions=twice)) == []
 
 
+def test_at_least_once_allows_answers_of_a_second_model(good):
+    """As after a deployment: what was published and not committed is answered again by the new."""
+    alert = good.alerts[0]
+    place = source(decode("alert", alert.value))
+    first = next(p for p in good.predictions if source(decode("prediction", p.value)) == place)
+    score = {"probability": 0.99, "score": 989, "decision": "DECLINE"}
+    second = again(first, model_version="2", **score)
+    anew = again(alert, model_version="2", max_score=989)
+    answers = {"predictions": [*good.predictions, second], "alerts": [*good.alerts, anew]}
+
+    assert check(replace(with_other_model(good), exactly_once=False, **answers)) == []
+    only_alert = replace(good, exactly_once=False, alerts=answers["alerts"])
+    assert rules(only_alert) == {"no_repeat"}
+
+
 def test_an_incomplete_history_may_lack_what_is_not_committed(good):
     """Until all is done, outcomes are only due below the committed offset."""
     committed = {**good.committed, 0: good.ends[0] - 1}
