@@ -2,19 +2,21 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from consumer.adapters.log_reader import LogReader
 from tests.brokers import Rung, why_missing
+from tests.chaos import clocks
 from tests.chaos.broker_faults import dead
 from tests.chaos.cluster import java_hash, open_cluster
 from tests.chaos.course import perform
 from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.process_faults import die_while_committing
 from tests.chaos.report import JSON, Result, merged, read, rules, seeds, write
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Stage, play
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
 from tests.integration.harness import SLOW, eventually
@@ -143,11 +145,24 @@ def test_lines_are_read_again(tmp_path, monkeypatch):
 
 def test_an_interrupted_run_is_gone_on_with():
     """What has a line is left out: with its seed, or with any where none is asked for."""
-    planned = list(tasks(["K1", "K13"], ["exactly-once", "naive"], [7]))
-    done = [Task("K1", "naive", 3), Task("K13")]
+    planned = list(tasks(["K1", "N8"], ["exactly-once", "naive"], [7]))
+    done = [Task("K1", "naive", 3), Task("N8")]
 
     assert left(planned, done, of_any_seed=True) == [Task("K1", "exactly-once", 7)]
     assert left(planned, done, of_any_seed=False) == planned[:2]
+
+
+def test_a_row_that_lacks_something_says_what_to_install(monkeypatch):
+    """It is found out here, and no cluster is opened for it."""
+    monkeypatch.setattr(clocks, "_PLACES", ())
+    lacking = replace(ROWS["T1c"], why_not=clocks.why_missing())
+    monkeypatch.setitem(ROWS, "T1c", lacking)
+
+    [task] = tasks(["T1c"], ["exactly-once", "naive"], [7])
+    line = play(task, "", "new")
+
+    assert line.ok is None
+    assert "Debian's package libfaketime" in line.note
 
 
 def test_a_hash_is_java_s():
