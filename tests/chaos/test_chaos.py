@@ -145,8 +145,8 @@ def test_lines_are_read_again(tmp_path, monkeypatch):
 
 def test_an_interrupted_run_is_gone_on_with():
     """What has a line is left out: with its seed, or with any where none is asked for."""
-    planned = list(tasks(["K1", "N8"], ["exactly-once", "naive"], [7]))
-    done = [Task("K1", "naive", 3), Task("N8")]
+    planned = list(tasks(["K1", "R1"], ["exactly-once", "naive"], [7]))
+    done = [Task("K1", "naive", 3), Task("R1")]
 
     assert left(planned, done, of_any_seed=True) == [Task("K1", "exactly-once", 7)]
     assert left(planned, done, of_any_seed=False) == planned[:2]
