@@ -1,5 +1,6 @@
 """Publishes a batch and commits its offsets: all of it or nothing, as the guarantee says."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ _SLICE_SECONDS: Final = 1.0
 _REQUEST_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 10.0
 _GRACE_SECONDS: Final = 2.0
+_FENCED_AGAIN_SECONDS: Final = 600.0
 
 
 class Membership(Protocol):
@@ -188,6 +190,7 @@ class ExactlyOnceSink:
         self._topic = topic
         self._outage_limit = outage_limit_seconds
         self._turn = 0
+        self._fenced_at = -math.inf
 
     def open(self) -> None:
         """Fence whoever held these transactional ids, and finish what it left open."""
@@ -238,16 +241,24 @@ class ExactlyOnceSink:
     ) -> None:
         """Return if the transaction was committed after all; raise what follows if it was not."""
         if error.code() == KafkaError._FENCED and not transaction.is_overdue:
-            name = self._configs[slot]["transactional.id"]
-            raise FatalError(
-                f"another instance uses the transactional id {name}: give each instance an"
-                " instance.id of its own"
-            )
+            self._note_fenced(self._configs[slot]["transactional.id"])
         self._end(slot, transaction)
         if not (transaction.commit_was_called and self._is_committed(next_offsets)):
             if error.fatal():  # to the producer, which is replaced
                 raise BatchAbortedError(error.name())
             raise consequent(error, self._deliveries.failed_topic)
+
+    def _note_fenced(self, transactional_id: str) -> None:
+        """
+        Pass over the first time: a coordinator whose clock jumps ends the transaction that it finds
+        open. Raise FatalError soon after another, as another instance fences us again and again.
+        """
+        since, self._fenced_at = self._fenced_at, time.monotonic()
+        if self._fenced_at - since < _FENCED_AGAIN_SECONDS:
+            raise FatalError(
+                f"another instance uses the transactional id {transactional_id}: give each instance"
+                " an instance.id of its own"
+            )
 
     def _end(self, slot: int, transaction: "_Transaction") -> None:
         """

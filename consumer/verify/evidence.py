@@ -17,8 +17,11 @@ from consumer.errors import ConfigError
 Rows = NDArray[np.void]
 
 HOLE, RECORD, TOMBSTONE = range(3)
-LATE, COLD, STALE, FLAGGED, HOT, REPLAYED, DOUBTFUL = 1, 2, 4, 8, 16, 32, 64
-"""Flags of a row. DOUBTFUL: refused, but a rebuilt state may count it all the same."""
+LATE, COLD, STALE, FLAGGED, HOT, REPLAYED, DOUBTFUL, MODELS = 1, 2, 4, 8, 16, 32, 64, 128
+"""
+Flags of a row. DOUBTFUL: refused, but a rebuilt state may count it all the same. MODELS: predicted
+by more than one model.
+"""
 
 ROW: Final = np.dtype(
     [

@@ -14,6 +14,7 @@ from consumer.verify.evidence import (
     FLAGGED,
     HOT,
     LATE,
+    MODELS,
     RECORD,
     REPLAYED,
     STALE,
@@ -263,7 +264,9 @@ class Ledger:
         content = digest(record.key, said)
         flags = sum(_FLAGS.get(flag, 0) for flag in set(prediction["degraded"]))
         if row["predictions"]:
-            excused = model != row["model"] or (flags | int(row["flags"])) & (COLD | STALE)
+            by_another = model != row["model"]
+            row["flags"] |= MODELS * by_another
+            excused = by_another or (flags | int(row["flags"])) & (COLD | STALE)
             self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
         else:
             row["prediction"], row["model"] = content, model
@@ -297,7 +300,7 @@ class Ledger:
             self._check_alert(record, alert, place, row)
             content = digest(record.key, record.value)
             if row["alerts"]:
-                excused = bool(int(row["flags"]) & (COLD | STALE))
+                excused = bool(int(row["flags"]) & (COLD | STALE | MODELS))
                 self._repeated(place, "alert", same=content == row["alert"] or excused)
             else:
                 row["alert"], row["alert_window"] = content, alert["window_start"]

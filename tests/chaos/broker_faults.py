@@ -180,16 +180,15 @@ def grow(run: Run) -> None:
 @row("B14", "the topic of predictions takes no batch of more than one", guarantees=OURS)
 def narrow_output(run: Run) -> None:
     """max.message.bytes is about a whole request's batch: what is too large goes out one by one."""
-    set_topic(run, "max.message.bytes", "900")
+    topic = run.scene.topics.predictions
+    set_topic(run, topic, "max.message.bytes", "900")
     run.go_on(60)
-    set_topic(run, "max.message.bytes", "1048588")
+    set_topic(run, topic, "max.message.bytes", "1048588")
 
 
-def set_topic(run: Run, name: str, value: str) -> None:
-    """Set a property of the topic of predictions."""
+def set_topic(run: Run, topic: str, name: str, value: str) -> None:
+    """Set a property of a topic."""
     entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(
-        ResourceType.TOPIC, run.scene.topics.predictions, incremental_configs=[entry]
-    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for altered in run.cluster.admin.incremental_alter_configs([resource]).values():
         altered.result(30)

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ElectionType
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tests.brokers import Broker, Node, Rung, choose, open_broker
 from tests.chaos.network import NAME, Network, open_network
@@ -70,6 +70,13 @@ class Cluster:
         files = [node.data / "__cluster_metadata-0" / "quorum-state" for node in self.nodes]
         states = [json.loads(file.read_text()) for file in files]
         return self._member(max(states, key=lambda state: state["leaderEpoch"])["leaderId"])
+
+    def latest_timestamp(self, topic: str) -> float:
+        """Return the latest time that a record of the topic has, in seconds."""
+        known = self.admin.list_topics(topic, timeout=30).topics[topic].partitions
+        asked = {TopicPartition(topic, p): OffsetSpec.max_timestamp() for p in known}
+        answered = self.admin.list_offsets(asked, request_timeout=30).values()
+        return max(answer.result(30).timestamp for answer in answered) / 1_000
 
     def elect_preferred_leaders(self) -> None:
         """Let every partition be led by the first of its replicas, coordinators' ones as well."""

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,7 @@ from consumer.verify.formats import letter_facts
 from tests.chaos import naive
 from tests.chaos.cluster import Cluster
 from tests.chaos.failpoints import Failpoint, run_naive_with, run_with
-from tests.integration.checker import Violation, check
+from tests.integration.checker import Violation, judge
 from tests.integration.forked import Program
 from tests.integration.harness import Instance, Scene, eventually
 from tests.integration.history import History, decode, source
@@ -38,6 +38,7 @@ RECOVERY_LIMIT_SECONDS = 90.0
 RESTART_SECONDS = 0.2
 PER_SECOND = 60
 """Payments, where a row does not say another rate."""
+CHECKED_NAIVELY = ("no_loss", "no_repeat", "features")
 KEPT_LOGS = Path("build/chaos-logs")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch": {"max_records": 25},
@@ -50,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Verdict:
     """
     What the checker found. `twice` counts inputs with more than one outcome; `wrong` predictions
-    on features that are not those of the log.
+    on features that are not those of the log; `checked` names the rules that judged.
     """
 
     records: int
@@ -59,6 +60,7 @@ class Verdict:
     wrong: int
     dead_letters: int
     violations: list[str]
+    checked: Sequence[str] = ()
 
 
 @dataclass
@@ -228,7 +230,8 @@ def verdict(
     history = replace(history, sent=run.expected())
     if run.is_naive:
         return judge_naively(history)
-    found = [violation for violation in check(history) if violation.rule not in forgives]
+    judgement = judge(history)
+    found = [violation for violation in judgement.violations if violation.rule not in forgives]
     outcomes = _outcomes(history)
     rules = Counter(violation.rule for violation in found)
     return Verdict(
@@ -243,6 +246,7 @@ def verdict(
         wrong=rules["features"] + rules["probability"],
         dead_letters=len(history.dead_letters),
         violations=[_text(violation) for violation in found],
+        checked=[name for name in judgement.checked if name not in forgives],
     )
 
 
@@ -271,7 +275,7 @@ def judge_naively(history: History) -> Verdict:
         lost += outcomes[place] == 0
         twice += outcomes[place] > 1
         wrong += place in features and features[place] != expected
-    return Verdict(len(history.sent), lost, twice, wrong, 0, [])
+    return Verdict(len(history.sent), lost, twice, wrong, 0, [], CHECKED_NAIVELY)
 
 
 def _text(violation: Violation) -> str:

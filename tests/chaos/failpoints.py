@@ -23,7 +23,7 @@ Action = Literal["kill", "stop", "delay", "no-memory", "hog", "nan"]
 Point = Literal[
     "after-consume", "after-decode", "after-features", "after-score", "mid-produce",
     "after-produce", "before-offsets", "after-offsets", "after-commit", "on-revoke", "on-assign",
-    "on-restore", "in-drain",
+    "on-restore", "in-drain", "in-load",
 ]  # fmt: skip
 
 
@@ -128,7 +128,13 @@ def run_with_jumping_clock(jump_seconds: float, every_seconds: float, arguments:
 
 def _install(failpoint: Failpoint) -> None:
     from consumer import pipeline  # noqa: PLC0415 - the fork server has loaded them
-    from consumer.adapters import kafka_sink, kafka_source, label_feed, restore  # noqa: PLC0415
+    from consumer.adapters import (  # noqa: PLC0415
+        kafka_sink,
+        kafka_source,
+        label_feed,
+        model_bundle,
+        restore,
+    )
     from consumer.core.state import VelocityState  # noqa: PLC0415
 
     act = _at(failpoint.nth, failpoint.times, _ACTIONS[failpoint.action](failpoint.seconds))
@@ -143,6 +149,7 @@ def _install(failpoint: Failpoint) -> None:
         "on-assign": [(source, "_take")],
         "on-restore": [(restore.StateRestorer, "begin")],
         "in-drain": [(source, "close")],
+        "in-load": [(model_bundle, "_reproduce_golden_rows")],
     }
     if failpoint.action == "nan":
         _spoil_scores(pipeline, failpoint.nth)

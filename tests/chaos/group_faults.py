@@ -1,16 +1,28 @@
 """Rows G, T and M: the group is unsettled, clocks jump, the model is slow or wrong."""
 
+import hashlib
+import json
+import shutil
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaException
+
+from tests.chaos.broker_faults import set_topic
+from tests.chaos.clocks import NOTICED_SECONDS, open_cluster_with_clocks, set_clock, why_missing
 from tests.chaos.course import Run
 from tests.chaos.failpoints import Failpoint, run_with_jumping_clock
-from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, not_made, row
+from tests.chaos.plan import AT_LEAST_ONCE, EXACTLY_ONCE, STALE, promised, row
+from tests.integration.bundle import write_model
 from tests.integration.harness import eventually
 
 OURS = (EXACTLY_ONCE, AT_LEAST_ONCE)
+JUMP = 600
 NEXT_PROTOCOL = {
     "group.protocol": "consumer", "session.timeout.ms": None, "heartbeat.interval.ms": None,
 }  # fmt: skip
@@ -126,8 +138,146 @@ def upstream_jumps(run: Run) -> None:
     run.expect(holds=min(lags, default=0) >= 0, what=f"lag was {min(lags, default=0)} s")
 
 
-not_made("T1c", "the clock of a broker jumps", "brokers share this machine's clock")
-not_made("M1", "a model is replaced by a damaged one", "a model is loaded at start alone")
+@row(
+    "T1c", "the clock of a broker jumps by ten minutes, ahead and back",
+    cluster=open_cluster_with_clocks, why_not=why_missing(), allowed=STALE,
+)  # fmt: skip
+def broker_jumps(run: Run) -> None:
+    """
+    Brokers date the payments, so that lag takes over the jump; what the broker coordinates times
+    out, and is taken up again. Lag is never below 0, nor more than the true one and the jump.
+
+    A broker's own timers never go back: it may stand still until its clock is where it was, so an
+    operator restarts it.
+    """
+    topic = run.scene.topics.payments
+    set_topic(run, topic, "message.timestamp.type", "LogAppendTime")
+    begin, lags = time.time(), Lags(run)
+    for member in run.draw.sample(run.cluster.members, 2):
+        for ahead in (JUMP, -JUMP, 0):
+            run.tell(f"the clock of node {member.node.node_id} is {ahead:+} s")
+            set_clock(member.node, ahead)
+            end = time.monotonic() + NOTICED_SECONDS + 3
+            while time.monotonic() < end:
+                lags.look()
+                time.sleep(0.4)
+        member.node.restart()
+        run.go_on(60, within_seconds=90)
+    latest = run.cluster.latest_timestamp(topic)
+    run.tell(f"lag was {lags.least:.1f} to {lags.most:.1f} s, at most {lags.excess:.1f} s too much")
+    run.expect(holds=latest > begin + JUMP, what="the clocks did not jump")
+    run.expect(holds=lags.least >= 0, what=f"lag was {lags.least} s")
+    run.expect(holds=lags.excess < JUMP + 5, what=f"lag was {lags.excess} s more than the true one")
+
+
+class Lags:
+    """What instances say of their lag in seconds, beside the age of the oldest payment waiting."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._waiting_since = time.time()
+        self.least = self.most = self.excess = 0.0
+
+    def look(self) -> None:
+        """What is said now may be a look old: it is compared with what waited at the last one."""
+        if not promised(self._run):
+            return
+        with suppress(OSError, KafkaException):
+            said = [
+                lag
+                for name in ("a", "b")
+                for (metric, _), lag in self._run[name].metrics().items()
+                if metric == "consumer_lag_seconds"
+            ]
+            most = max(said, default=0.0)
+            self.least, self.most = min(self.least, *said, most), max(self.most, most)
+            self.excess = max(self.excess, most - (time.time() - self._waiting_since))
+            self._waiting_since = self._oldest_waiting()
+
+    def _oldest_waiting(self) -> float:
+        committed, sent = self._run.scene.committed(), list(self._run.scene.upstream.journal.sent)
+        waiting = (s.timestamp / 1_000 for s in sent if s.offset >= committed[s.partition])
+        return min(waiting, default=time.time())
+
+
+@row(
+    "M1", "the files of the model are damaged while it serves, and an instance is killed",
+    guarantees=OURS, instances=(),
+)  # fmt: skip
+def damage_model(run: Run) -> None:
+    """
+    Who runs goes on with the model that it loaded; who starts refuses, says which file is not what,
+    and goes on when an orchestrator starts it after the files are whole again.
+    """
+    bundle = run.scene.folder / "model"
+    shutil.copytree(run.scene.bundle, bundle)
+    run.start("a", "b", model={"path": str(bundle)})
+    run.go_on(100)
+    for what, (damage, says) in DAMAGES.items():
+        run.tell(what)
+        refuse(run, bundle, damage, says)
+    run.go_on(50)
+
+
+def refuse(run: Run, bundle: Path, damage: Callable[[Path], None], says: str) -> None:
+    """Damage the files, let an instance start on them, and make them whole again."""
+    before = len(run.exits)
+    damage(bundle)
+    run.go_on(50)
+    run.expect(holds=run.exits[before:] == [], what=f"who ran ended: {run.exits[before:]}")
+    told = len(run["a"].lines())
+    run.kill("a")
+    eventually(lambda: ("a", 78) in run.exits[before:], 30, run.tails)
+    said = any(says in line for line in run["a"].lines()[told:])
+    run.expect(holds=said, what=f"it did not say {says!r}")
+    run.go_on(20)
+    shutil.copytree(run.scene.bundle, bundle, dirs_exist_ok=True)
+    eventually(lambda: run["a"].answers("/readyz"), 60, run.tails)
+
+
+def flip_bit(bundle: Path) -> None:
+    """Change one bit in the middle of the model."""
+    file = bundle / "model.onnx"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(name: str, bundle: Path) -> None:
+    """Leave the first half of a file, as who writes it in place does for a moment."""
+    file = bundle / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def restate(bundle: Path, data: bytes) -> None:
+    """Let the manifest vouch for a file of other bytes."""
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["model"] |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    file.write_text(json.dumps(manifest))
+
+
+def state_other_hash(bundle: Path) -> None:
+    """Let the manifest be that of a file of the same size."""
+    restate(bundle, bytes((bundle / "model.onnx").stat().st_size))
+
+
+def exchange(bundle: Path) -> None:
+    """Put a sound model in place of the one whose golden rows the manifest has."""
+    other = bundle.with_name("other-model")
+    write_model(other, seed=1)
+    data = (other / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data)
+    restate(bundle, data)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a bit is another": (flip_bit, "model.onnx has sha256"),
+    "the model is half written": (partial(cut, "model.onnx"), "model.onnx is not the"),
+    "the manifest is half written": (partial(cut, "manifest.json"), "is no manifest"),
+    "the hash is another's": (state_other_hash, "model.onnx has sha256"),
+    "the model is another's": (exchange, "for golden row"),
+}
 
 
 @row("M2", "the model gives no number for a batch, once", guarantees=OURS)

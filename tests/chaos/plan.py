@@ -45,13 +45,13 @@ ROWS: dict[str, Row] = {}
 
 def row(
     id_: str, fault: str, *, guarantees: Sequence[str] = GUARANTEES,
-    cluster: Opener = open_cluster, **options: Any,
+    cluster: Opener = open_cluster, why_not: str = "", **options: Any,
 ) -> Callable[[Act], Act]:  # fmt: skip
-    """Enter a function into the plan."""
+    """Enter a function into the plan; `why_not` says what to install, where it needs that."""
 
     def enter(act: Act) -> Act:
         assert id_ not in ROWS, f"two rows are called {id_}"
-        ROWS[id_] = Row(id_, fault, act, guarantees, options, cluster)
+        ROWS[id_] = Row(id_, fault, act, guarantees, options, cluster, why_not)
         return act
 
     return enter
@@ -74,7 +74,7 @@ class Task(NamedTuple):
 def tasks(ids: Iterable[str], guarantees: Collection[str], seeds: Sequence[int]) -> Iterator[Task]:
     """Yield what is to be run of these rows."""
     for row in map(ROWS.__getitem__, ids):
-        if row.act is None:
+        if row.why_not:
             yield Task(row.id)
             continue
         for guarantee in row.guarantees:

@@ -20,7 +20,8 @@ class Result:
 
     `lost` and `twice` are inputs without an outcome and with more than one; `wrong`, predictions on
     features that are not the log's; `exits`, processes that ended, by exit code or minus a signal.
-    `seconds` is what the run took, `commit` what was checked out.
+    `checked` names the rules that judged it: none if it could not be judged. `seconds` is what the
+    run took, `commit` what was checked out.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Result:
     ok: bool | None = None
     exits: Sequence[str] = ()
     violations: Sequence[str] = field(default=())
+    checked: Sequence[str] = ()
     note: str = ""
     seconds: float = 0.0
     commit: str = ""
@@ -79,6 +81,7 @@ def judged(
         lost=found.lost, twice=found.twice, wrong=found.wrong, dead_letters=found.dead_letters,
         recovery_seconds=recovery_seconds, ok=not bad,
         exits=[f"{name}: {code}" for name, code in exits], violations=found.violations[:20],
+        checked=found.checked,
         seconds=round(seconds, 1), commit=at,
     )  # fmt: skip
 
@@ -105,7 +108,8 @@ def write(results: Sequence[Result]) -> None:
     """Write both files; one that is there is replaced at once, and never half."""
     JSON.parent.mkdir(exist_ok=True)
     lines = json.dumps([asdict(result) for result in results], indent=1) + "\n"
-    for path, text in ((JSON, lines), (TABLE, table(results) + "\n" + _commits(results))):
+    said = "\n".join((rules(results), table(results), seeds(results), _commits(results)))
+    for path, text in ((JSON, lines), (TABLE, said)):
         part = path.with_suffix(".part")
         part.write_text(text)
         part.replace(path)
@@ -117,6 +121,40 @@ def _commits(results: Sequence[Result]) -> str:
     ids = {at: dict.fromkeys(r.id for r in made if r.commit == at) for at in
            dict.fromkeys(result.commit for result in made)}  # fmt: skip
     return "".join(f"Commit {at or 'unknown'}: {', '.join(of)}.\n" for at, of in ids.items())
+
+
+def rules(results: Sequence[Result]) -> str:
+    """Say which rules judged our runs, and which of them did not judge those of some rows."""
+    ours = [result for result in results if result.checked and result.guarantee != NAIVE]
+    names = dict.fromkeys(name for result in ours for name in result.checked)
+    rows_by_lack: dict[tuple[str, ...], list[str]] = {}
+    for id_ in dict.fromkeys(result.id for result in ours):
+        runs = [result.checked for result in ours if result.id == id_]
+        lack = tuple(name for name in names if any(name not in checked for checked in runs))
+        rows_by_lack.setdefault(lack, []).append(id_)
+    told = [
+        f"Not of {', '.join(ids)}: {_names(lack)}.\n" for lack, ids in rows_by_lack.items() if lack
+    ]
+    return "".join([f"Checked: {_names(names)}.\n", *told]) if names else ""
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def seeds(results: Sequence[Result]) -> str:
+    """Say which seeds the rows were run with."""
+    seeds_by_row: dict[str, set[int]] = {}
+    for result in results:
+        if result.ok is not None:
+            seeds_by_row.setdefault(result.id, set()).add(result.seed)
+    rows_by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for id_, of in seeds_by_row.items():
+        rows_by_seeds.setdefault(tuple(sorted(of)), []).append(id_)
+    return "".join(
+        f"Seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}: {', '.join(ids)}.\n"
+        for of, ids in rows_by_seeds.items()
+    )
 
 
 def table(results: Sequence[Result]) -> str:

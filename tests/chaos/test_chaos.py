@@ -1,19 +1,22 @@
 """The short form of `make chaos`, on three brokers."""
 
+import json
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from consumer.adapters.log_reader import LogReader
 from tests.brokers import Rung, why_missing
+from tests.chaos import clocks
 from tests.chaos.broker_faults import dead
 from tests.chaos.cluster import java_hash, open_cluster
 from tests.chaos.course import perform
 from tests.chaos.plan import ROWS, Task, left, tasks
 from tests.chaos.process_faults import die_while_committing
-from tests.chaos.report import Result, merged
-from tests.chaos.stage import Stage
+from tests.chaos.report import JSON, Result, merged, read, rules, seeds, write
+from tests.chaos.stage import Stage, play
 from tests.integration.bundle import write_model
 from tests.integration.conftest import missing
 from tests.integration.harness import SLOW, eventually
@@ -61,6 +64,7 @@ def test_a_row_of_the_plan(cluster, model, tmp_path):
 
     assert found.violations == []
     assert (found.lost, found.twice) == (0, 0)
+    assert {"no_loss", "no_repeat", "features", "probability"} <= set(found.checked)
     assert found.records > 100
     assert run.recovery_seconds is not None
 
@@ -97,9 +101,11 @@ def test_a_stage_has_one_cluster_at_a_time():
     assert seen == ["open plain", "close plain", "open guarded", "close guarded", "open guarded"]
 
 
-def result(id_, guarantee="exactly-once", seed=1, commit="new"):
+def result(id_, guarantee="exactly-once", seed=1, commit="new", checked=()):
     """A line of the report."""
-    return Result(id=id_, fault="", guarantee=guarantee, seed=seed, ok=True, commit=commit)
+    return Result(
+        id=id_, fault="", guarantee=guarantee, seed=seed, ok=True, commit=commit, checked=checked
+    )
 
 
 def test_a_line_replaces_its_own_and_those_of_other_commits():
@@ -113,13 +119,50 @@ def test_a_line_replaces_its_own_and_those_of_other_commits():
     ]  # fmt: skip
 
 
+def test_the_report_says_by_what_and_with_which_seeds():
+    """Rules once, and what rows lack of them; a run that was not judged says nothing of them."""
+    lines = [
+        result("K1", checked=["order", "features"]), result("K1", seed=2),
+        result("E1", checked=["order"]), result("E2", checked=["order"], seed=3),
+        result("K2", guarantee="naive", checked=["no_loss"]),
+    ]  # fmt: skip
+
+    assert rules(lines) == "Checked: `order`, `features`.\nNot of E1, E2: `features`.\n"
+    assert seeds(lines) == "Seeds 1, 2: K1.\nSeed 1: E1, K2.\nSeed 3: E2.\n"
+    assert (rules([]), seeds([])) == ("", "")
+
+
+def test_lines_are_read_again(tmp_path, monkeypatch):
+    """Also those of a report that did not say which rules judged."""
+    monkeypatch.chdir(tmp_path)
+    write([result("K1"), result("K2", checked=["order"])])
+    lines = json.loads(JSON.read_text())
+    del lines[0]["checked"]
+    JSON.write_text(json.dumps(lines))
+
+    assert [(line.id, list(line.checked)) for line in read()] == [("K1", []), ("K2", ["order"])]
+
+
 def test_an_interrupted_run_is_gone_on_with():
     """What has a line is left out: with its seed, or with any where none is asked for."""
-    planned = list(tasks(["K1", "K13"], ["exactly-once", "naive"], [7]))
-    done = [Task("K1", "naive", 3), Task("K13")]
+    planned = list(tasks(["K1", "R1"], ["exactly-once", "naive"], [7]))
+    done = [Task("K1", "naive", 3), Task("R1")]
 
     assert left(planned, done, of_any_seed=True) == [Task("K1", "exactly-once", 7)]
     assert left(planned, done, of_any_seed=False) == planned[:2]
+
+
+def test_a_row_that_lacks_something_says_what_to_install(monkeypatch):
+    """It is found out here, and no cluster is opened for it."""
+    monkeypatch.setattr(clocks, "_PLACES", ())
+    lacking = replace(ROWS["T1c"], why_not=clocks.why_missing())
+    monkeypatch.setitem(ROWS, "T1c", lacking)
+
+    [task] = tasks(["T1c"], ["exactly-once", "naive"], [7])
+    line = play(task, "", "new")
+
+    assert line.ok is None
+    assert "Debian's package libfaketime" in line.note
 
 
 def test_a_hash_is_java_s():

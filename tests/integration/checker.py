@@ -8,7 +8,7 @@ Every rule yields the violations it finds, with coordinates; a sound history yie
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from consumer.verify.evidence import Stretch
 from consumer.verify.formats import Place, UnreadableError, letter_facts
@@ -22,6 +22,10 @@ from tests.integration.oracle import WINDOWS, Partition
 from tests.integration.traffic import PREDICTION, Sent
 
 FLAGGED = {"REVIEW", "DECLINE"}
+OWN_RULES = (
+    "journal", "committed", "outcome", "prediction", "degraded", "features", "probability",
+)  # fmt: skip
+"""What is judged here beside the invariants of `fraudstream verify`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class Violation:
     rule: str
     where: object
     what: str
+
+
+class Judgement(NamedTuple):
+    """The names of the rules that had something to judge, and every violation of them."""
+
+    checked: list[str]
+    violations: list[Violation]
 
 
 @dataclass
@@ -56,16 +67,25 @@ class _Facts:
 
 def check(history: History) -> list[Violation]:
     """Return every violation found; sooner one too many than none for want of looking."""
+    return judge(history).violations
+
+
+def judge(history: History) -> Judgement:
+    """Return every violation found, and which rules it was that looked."""
     if not history.sent:
-        return [Violation("nothing checked", history.topic, "no input was acknowledged")]
+        nothing = Violation("nothing checked", history.topic, "no input was acknowledged")
+        return Judgement([], [nothing])
+    findings = list(verified(history))
     found = [
         Violation(finding.name, (e.topic, e.partition, e.offset), e.what)
-        for finding in verified(history)
+        for finding in findings
         for e in finding.examples
     ]
     facts = _Facts(history)
     rules = (_journal, _outcomes, _decisions, _features, _probabilities)
-    return found + [violation for rule in rules for violation in rule(facts)]
+    found += [violation for rule in rules for violation in rule(facts)]
+    checked = [finding.name for finding in findings if finding.checked]
+    return Judgement([*checked, *OWN_RULES], found)
 
 
 def verified(h: History) -> Findings:
@@ -79,6 +99,7 @@ def verified(h: History) -> Findings:
     ledger.predictions(h.predictions)
     ledger.dead_letters(sorted(h.dead_letters, key=lambda read: read.offset))
     ledger.alerts(h.alerts)
+    ledger.findings.checked("transactions")
     for topic, partition in h.stuck:
         ledger.findings.broken("transactions", topic, partition, None, "open")
     conclude(ledger, Circumstances(h.committed, h.committed, h.ends))
@@ -116,13 +137,17 @@ def _outcomes(f: _Facts) -> Iterator[Violation]:
 
 
 def _decisions(f: _Facts) -> Iterator[Violation]:
-    """What a prediction concludes is what the bundle's policy says."""
+    """What a prediction concludes is what the policy of the bundle that it names says."""
     for place, prediction in f.predictions.items():
+        bundle = f.h.bundles.get(prediction["model_version"])
+        if bundle is None:
+            yield Violation("prediction", place, f"by model {prediction['model_version']}: unknown")
+            continue
         probability = prediction["probability"]
         expected = {
-            "feature set": (prediction["feature_set"], f.h.bundle.feature_set),
+            "feature set": (prediction["feature_set"], bundle.feature_set),
             "score": (prediction["score"], 1 + int(998 * probability)),
-            "decision": (prediction["decision"], f.h.bundle.decision(probability)),
+            "decision": (prediction["decision"], bundle.decision(probability)),
             "reasons": (bool(prediction["reasons"]), prediction["decision"] in FLAGGED),
         }
         yield from _unequal("prediction", place, expected)
@@ -134,9 +159,8 @@ def _features(f: _Facts) -> Iterator[Violation]:
     that were acknowledged before the payment was sent, unless it says LABELS_STALE.
     """
     frauds, labels = _frauds(f.h), len(f.h.labels)
-    state: dict[int, Partition] = defaultdict(
-        lambda: Partition(f.h.grace, feature_set=f.h.bundle.feature_set)
-    )
+    [feature_set] = {bundle.feature_set for bundle in f.h.bundles.values()}
+    state: dict[int, Partition] = defaultdict(lambda: Partition(f.h.grace, feature_set=feature_set))
     for place, payment in f.payments.items():
         prediction = f.predictions.get(place)
         below = prediction["label_offsets"] if prediction else [0]
@@ -169,13 +193,16 @@ def _frauds(h: History) -> KnownFrauds:
 
 
 def _probabilities(f: _Facts) -> Iterator[Violation]:
-    """Another scorer gives the same features the same probability."""
-    if f.h.bundle.score is None or not f.predictions:
-        return
-    scores = f.h.bundle.score([prediction["features"] for prediction in f.predictions.values()])
-    for (place, prediction), expected in zip(f.predictions.items(), scores, strict=True):
-        if abs(prediction["probability"] - expected) > 1e-5:
-            yield Violation("probability", place, f"{prediction['probability']}, not {expected}")
+    """Another scorer of the model gives the same features the same probability."""
+    for version, bundle in f.h.bundles.items():
+        own = {at: p for at, p in f.predictions.items() if p["model_version"] == version}
+        if bundle.score is None or not own:
+            continue
+        scores = bundle.score([prediction["features"] for prediction in own.values()])
+        for (place, prediction), expected in zip(own.items(), scores, strict=True):
+            actual = prediction["probability"]
+            if abs(actual - expected) > 1e-5:
+                yield Violation("probability", place, f"{actual}, not {expected}")
 
 
 def _unequal(

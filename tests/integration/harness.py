@@ -30,7 +30,7 @@ from consumer.app import App
 from consumer.settings import load_settings
 from tests.brokers import Broker
 from tests.integration.forked import Program, fraudstream, mutated, run_forked
-from tests.integration.history import History, Topics, load_thresholds, read_history
+from tests.integration.history import History, Topics, load_bundles, read_history
 from tests.integration.traffic import Feeder, Upstream
 from tests.kafka.processes import admin_client
 
@@ -274,6 +274,8 @@ class Scene:
         )
         self.admin = admin_client(self.address)
         self.bundle = bundle
+        self.bundles = [bundle]
+        """What predictions may be by: the one that instances serve, and those that a test adds."""
         os.environ |= {"FRAUDSTREAM_TEST_BUNDLE": str(bundle), "PYTHONFAULTHANDLER": "1"}
         _FORKS.set_forkserver_preload(["tests.integration.preload"])
         self._settings: dict[str, dict[str, Any]] = {
@@ -398,7 +400,7 @@ class Scene:
         """Read everything back, for `check` to judge."""
         settings = load_settings(self.config("checker"))
         return read_history(
-            settings, self.upstream.journal.sent, load_thresholds(self.bundle),
+            settings, self.upstream.journal.sent, load_bundles(self.bundles),
             committed=eventually(self.committed, 30), exactly_once=self.exactly_once, **about,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ Read and decoded by the checker's own means; no line of this is the pipeline's.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class Bundle:
 class History:
     """
     All there is to judge. `stuck` lists the output partitions that a transaction was left open in;
-    `committed` and `ends` are by partition of the input; `allowed` are the flags that the test
+    `committed` and `ends` are by partition of the input, `bundles` by the version that predictions
+    name, of one feature set all of them; `allowed` are the flags that the test
     brought about. A history that is not complete may lack outcomes from the committed offset on.
     """
 
@@ -61,7 +62,7 @@ class History:
     dead_letters: Sequence[Record]
     committed: dict[int, int]
     ends: dict[int, int]
-    bundle: Bundle
+    bundles: Mapping[str, Bundle]
     stuck: Sequence[tuple[str, int]] = ()
     settle: int = 60_000_000
     grace: int = 86_400_000_000
@@ -97,8 +98,12 @@ class Topics:
         return self.predictions, self.alerts, self.dead_letters
 
 
-def load_thresholds(folder: Path) -> Bundle:
-    """Read the manifest; ONNX Runtime scores, which is not what serves the model."""
+def load_bundles(folders: Iterable[Path]) -> dict[str, Bundle]:
+    """Read each manifest; ONNX Runtime scores, which is not what serves the model."""
+    return dict(map(_load_bundle, folders))
+
+
+def _load_bundle(folder: Path) -> tuple[str, Bundle]:
     manifest = json.loads((folder / "manifest.json").read_text())
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     name = session.get_inputs()[0].name
@@ -107,11 +112,12 @@ def load_thresholds(folder: Path) -> Bundle:
         scores: list[float] = session.run(None, {name: np.array(rows, np.float32)})[1][:, 1]
         return scores
 
-    return Bundle(**manifest["thresholds"], score=score, feature_set=manifest["feature_set"])
+    bundle = Bundle(**manifest["thresholds"], score=score, feature_set=manifest["feature_set"])
+    return manifest["version"], bundle
 
 
 def read_history(
-    settings: Settings, sent: Sequence[Sent], bundle: Bundle, *,
+    settings: Settings, sent: Sequence[Sent], bundles: Mapping[str, Bundle], *,
     within_seconds: float = 20, **about: Any,
 ) -> History:  # fmt: skip
     """Read all topics to their ends, those of open transactions included."""
@@ -141,7 +147,7 @@ def read_history(
         alerts=records[names.alerts],
         dead_letters=records[settings.dead_letter_topic],
         ends=ends,
-        bundle=bundle,
+        bundles=bundles,
         stuck=sorted(stuck),
         **about,
     )

@@ -153,5 +153,5 @@ def sound_history() -> History:
         dead_letters=[letter(item) for item in refused],
         committed=ends,
         ends=ends,
-        bundle=BUNDLE,
+        bundles={"1": BUNDLE},
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.verify.formats import ERRORS, Record
-from tests.integration.checker import check
+from tests.integration.checker import check, judge
 from tests.integration.history import History, decode, source
 from tests.integration.sound_history import BUNDLE, encode, sound_history
 
@@ -107,6 +107,12 @@ def exchanged(reads: list[Record], first: Record, second: Record) -> list[Record
     return [replace(first, offset=second.offset), replace(second, offset=first.offset), *others]
 
 
+def with_other_model(history: History) -> History:
+    """Let there be another model, which gives every payment a probability of its own."""
+    other = replace(BUNDLE, score=lambda rows: [2.0] * len(rows))
+    return replace(history, bundles={**history.bundles, "2": other})
+
+
 def test_a_sound_history_has_no_violations(good):
     """What the oracle made satisfies every rule; or no finding would mean anything."""
     assert len(good.predictions) == 300
@@ -118,6 +124,10 @@ def test_a_sound_history_has_no_violations(good):
 MUTATIONS = {
     "nothing was sent": ("nothing checked", lambda h: replace(h, sent=[])),
     "a prediction is gone": ("no_loss", lambda h: replace(h, predictions=h.predictions[1:])),
+    "less came out than went in": (
+        "balance",
+        lambda h: replace(h, predictions=h.predictions[1:]),
+    ),
     "a dead letter is gone": ("no_loss", lambda h: replace(h, dead_letters=h.dead_letters[:-1])),
     "a prediction came twice": (
         "no_repeat",
@@ -184,7 +194,15 @@ MUTATIONS = {
     ),
     "another scorer disagrees": (
         "probability",
-        lambda h: replace(h, bundle=replace(BUNDLE, score=lambda rows: [2.0] * len(rows))),
+        lambda h: replace(h, bundles={"1": replace(BUNDLE, score=lambda rows: [2.0] * len(rows))}),
+    ),
+    "a model that nobody serves": (
+        "prediction",
+        lambda h: with_prediction(h, 9, model_version="2"),
+    ),
+    "a prediction of one model that is another's": (
+        "probability",
+        lambda h: with_prediction(with_other_model(h), 9, model_version="2"),
     ),
     "a flag nobody brought about": (
         "degraded",
@@ -292,6 +310,15 @@ def test_a_flaw_is_named(good, name):
     assert rule in rules(mutate(good))
 
 
+def test_each_rule_that_finds_a_flaw_is_said_to_have_looked(good):
+    """Where nothing was sent none did; replays and snapshots are not in this history."""
+    checked = judge(good).checked
+
+    assert {rule for rule, _ in MUTATIONS.values()} - {"nothing checked"} == set(checked)
+    assert len(checked) == len(set(checked))
+    assert judge(replace(good, sent=[])).checked == []
+
+
 def test_a_giant_key_and_its_headers_may_be_left_out(good):
     """As the value of an oversize record is: a dead letter must fit its topic."""
     letter = letter_of(good, "trailing")
@@ -308,6 +335,21 @@ def test_at_least_once_allows_a_second_identical_prediction(good):
     twice = [*good.predictions, again(good.predictions[0], scored_at=5)]
 
     assert check(replace(good, exactly_once=False, predictions=twice)) == []
+
+
+def test_at_least_once_allows_answers_of_a_second_model(good):
+    """As after a deployment: what was published and not committed is answered again by the new."""
+    alert = good.alerts[0]
+    place = source(decode("alert", alert.value))
+    first = next(p for p in good.predictions if source(decode("prediction", p.value)) == place)
+    score = {"probability": 0.99, "score": 989, "decision": "DECLINE"}
+    second = again(first, model_version="2", **score)
+    anew = again(alert, model_version="2", max_score=989)
+    answers = {"predictions": [*good.predictions, second], "alerts": [*good.alerts, anew]}
+
+    assert check(replace(with_other_model(good), exactly_once=False, **answers)) == []
+    only_alert = replace(good, exactly_once=False, alerts=answers["alerts"])
+    assert rules(only_alert) == {"no_repeat"}
 
 
 def test_an_incomplete_history_may_lack_what_is_not_committed(good):

@@ -1,6 +1,9 @@
 import signal
 import time
 
+import pytest
+from confluent_kafka import Producer
+
 from tests.integration.checker import check
 from tests.integration.conftest import BOTH
 from tests.integration.harness import SLOW, eventually
@@ -33,4 +36,32 @@ def test_a_stopped_instance_wakes_up_as_a_zombie(real, scene):
     scene.wait_done()
 
     assert zombie.exit_code is None
+    assert check(scene.history()) == []
+
+
+def fence(scene, name, slot):
+    """Take one of an instance's transactional ids, as its coordinator or another one may."""
+    name = f"{scene.topics.group}-{name}-{slot}"
+    Producer({"bootstrap.servers": scene.address, "transactional.id": name}).init_transactions(20)
+
+
+@pytest.mark.parametrize("guarantee", ["exactly-once"])
+def test_fenced_once_is_a_transaction_ended_early(real, scene):
+    """
+    As by a coordinator whose clock jumps: it goes on. Who is fenced again shares its ids with
+    another instance, ends, and says so.
+    """
+    with scene.feed(100):
+        consumer = scene.start(**SMALL)
+        consumer.go_on(50)
+        fence(scene, "one", 0)
+        consumer.go_on(100)
+        assert len(consumer.events("producer_replaced")) == 1
+        fence(scene, "one", 1)
+        assert consumer.wait(20) == 70
+        assert any("give each instance an instance.id of its own" in s for s in consumer.lines())
+        scene.start(**SMALL)
+
+    scene.wait_done()
+
     assert check(scene.history()) == []

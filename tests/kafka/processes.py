@@ -83,6 +83,8 @@ class Node:
         self.address = f"127.0.0.1:{port}"
         self.log = folder / f"{folder.name}-{node_id}.log"
         self.data = folder / f"data-{node_id}"
+        self.environment: dict[str, str] = {}
+        """What it is started with beside our own environment."""
         config = folder / f"node-{node_id}.properties"
         self._command = [str(folder), *java, "kafka.Kafka", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,6 +107,7 @@ class Node:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=os.environ | self.environment,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end the nodes
             )
 
