@@ -58,8 +58,8 @@ soak: setup ## 30 minutes (SOAK_SECONDS) of steady traffic, and no leak by slope
 bench: setup ## CPU per event against the floor -> build/bench.json
 	@$(RUN) -m benchmarks.bench
 
-test-docker: setup ## the integration suite on testcontainers
-	@FRAUDSTREAM_TEST_BROKER=docker $(RUN) -m pytest tests/integration
+test-docker: setup ## the integration suite on testcontainers; the image and the stack, which it builds
+	@FRAUDSTREAM_TEST_BROKER=docker $(RUN) -m pytest $(IN_PARALLEL) tests/integration
 
 docs: setup ## write the generated parts of the documentation anew
 	@$(RUN) -m docs.generate

@@ -45,7 +45,7 @@ def configure_logging(format_: str, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(_BestEffort(sys.stderr)),  # type: ignore[arg-type] # all it needs
+        logger_factory=structlog.WriteLoggerFactory(_BestEffort(sys.stderr)),  # type: ignore[arg-type] # all it needs
     )
 
 

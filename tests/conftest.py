@@ -1,11 +1,23 @@
-"""Fixtures that every folder of tests shares."""
+"""What every folder of tests shares: fixtures, and how hard properties are tried."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.brokers import BrokerUnavailable, choose_for_tests
 from tests.builders import tiny_bundle
+
+# A few seconds each, or FRAUDSTREAM_SLOW=1. A machine with other work fails no property.
+settings.register_profile(
+    "quick",
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("slow", settings.get_profile("quick"), max_examples=3_000)
+settings.load_profile("slow" if os.environ.get("FRAUDSTREAM_SLOW") == "1" else "quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -240,24 +240,30 @@ class ExactlyOnceSink:
         next_offsets: dict[int, int],
     ) -> None:
         """Return if the transaction was committed after all; raise what follows if it was not."""
-        if error.code() == KafkaError._FENCED and not transaction.is_overdue:
-            self._note_fenced(self._configs[slot]["transactional.id"])
+        self._note_fenced(slot, transaction, error)
         self._end(slot, transaction)
         if not (transaction.commit_was_called and self._is_committed(next_offsets)):
             if error.fatal():  # to the producer, which is replaced
                 raise BatchAbortedError(error.name())
             raise consequent(error, self._deliveries.failed_topic)
 
-    def _note_fenced(self, transactional_id: str) -> None:
+    def _note_fenced(self, slot: int, transaction: "_Transaction", error: KafkaError) -> None:
         """
-        Pass over the first time: a coordinator whose clock jumps ends the transaction that it finds
-        open. Raise FatalError soon after another, as another instance fences us again and again.
+        Note where an error says that a younger producer has our transactional id; raise FatalError
+        where one of another transaction did, soon before.
+
+        The first is passed over: a coordinator whose clock jumps ends so what it finds open. An
+        instance with our id fences us again and again.
         """
+        if error.code() != KafkaError._FENCED or transaction.is_overdue or transaction.is_fenced:
+            return
+        transaction.is_fenced = True
         since, self._fenced_at = self._fenced_at, time.monotonic()
         if self._fenced_at - since < _FENCED_AGAIN_SECONDS:
+            name = self._configs[slot]["transactional.id"]
             raise FatalError(
-                f"another instance uses the transactional id {transactional_id}: give each instance"
-                " an instance.id of its own"
+                f"another instance uses the transactional id {name}: give each instance an"
+                " instance.id of its own"
             )
 
     def _end(self, slot: int, transaction: "_Transaction") -> None:
@@ -265,10 +271,15 @@ class ExactlyOnceSink:
         Leave no transaction open: abort it, or replace its producer, whose successor ends it.
 
         A producer that could not deliver is not used again: its sequence has a hole, for which the
-        broker refuses what comes after the abort.
+        broker refuses what comes after the abort. Raises FatalError when another instance uses our
+        transactional id: a fenced producer's produce() says only that there was a fatal fault, and
+        the abort which.
         """
-        if self._deliveries.failed is None and transaction.abort():
-            return
+        if self._deliveries.failed is None:
+            refusal = transaction.abort()
+            if refusal is None:
+                return
+            self._note_fenced(slot, transaction, refusal)
         self._telemetry.producer_replaced()
         self._drop_client(slot)
         # The client ends here, before its successor begins; one that is stuck, when it is fenced.
@@ -333,6 +344,7 @@ class _Transaction:
         self.producer = client.producer
         self._calls = client.calls
         self.commit_was_called = False
+        self.is_fenced = False
         self._overdue_at = time.monotonic() + budget_seconds
 
     @property
@@ -350,13 +362,13 @@ class _Transaction:
         self.commit_was_called = True
         self._resumed(self.producer.commit_transaction)
 
-    def abort(self) -> bool:
-        """Abort, and say whether the broker confirmed it."""
+    def abort(self) -> KafkaError | None:
+        """Abort; return None when the broker confirmed it, else why it did not."""
         try:
             self._make(self.producer.abort_transaction, seconds=_SLICE_SECONDS)
-        except KafkaException:
-            return False
-        return True
+        except KafkaException as exception:
+            return kafka_error(exception)
+        return None
 
     def _resumed(self, call: Callable[..., None], *args: Any) -> None:
         """Make a call, and the same call again while it only timed out: it goes on where it was."""

@@ -81,11 +81,20 @@ class LetterActions:
                     self._producer.produce(self._audit, json.dumps(line), key, 0)
                 self._producer.commit_transaction(_TRANSACTION_SECONDS)
             except BaseException:
-                # Else readers of the input would wait for its time-out.
-                with contextlib.suppress(KafkaException):
-                    self._producer.abort_transaction(_TRANSACTION_SECONDS)
+                self._abort()
                 raise
         return lines
+
+    def _abort(self) -> None:
+        """
+        Abort, else readers of the input would wait for the time-out. Raises KafkaException where
+        the producer is fenced, of which produce() and the reports say only that something is fatal.
+        """
+        try:
+            self._producer.abort_transaction(_TRANSACTION_SECONDS)
+        except KafkaException as exception:
+            if kafka_error(exception).code() == KafkaError._FENCED:
+                raise
 
     def _resend(self, batch: Sequence[Filed]) -> list[int]:
         """Return the offsets of the new records, which the transaction does not show yet."""

@@ -11,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 
 from tests.brokers import (
+    TEST_RUNG_VARIABLE,
     Broker,
     Node,
     Rung,
@@ -66,7 +67,9 @@ def real(broker: Broker) -> Broker:
 def node(real: Broker) -> Node:
     """The one node of the broker, to be killed and paused; it runs again after the test."""
     if not real.nodes:
-        missing(f"needs a broker process of our own: rung {Rung.KAFKA}")
+        # Who asks for another rung by name does without; `make test` proves these.
+        asked = os.environ.get(TEST_RUNG_VARIABLE, "auto") != "auto"
+        (pytest.skip if asked else missing)(f"needs a broker process of our own: rung {Rung.KAFKA}")
     [only] = real.nodes
     return only
 

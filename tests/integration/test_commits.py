@@ -1,4 +1,5 @@
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from consumer.adapters import kafka_clients
 from consumer.adapters.kafka_sink import ExactlyOnceSink
 from consumer.app import App
-from consumer.errors import AssignmentLostError
+from consumer.errors import AssignmentLostError, BatchAbortedError, FatalError
 from consumer.records import Outputs
 from consumer.settings import load_settings
 from consumer.telemetry import Telemetry
@@ -117,6 +118,48 @@ def test_an_aborted_batch_leaves_nothing_visible(real, scene):
     values, committed = seen(scene)
     assert values == [b"1"] * 3_000
     assert committed == 2
+
+
+def test_who_is_fenced_while_it_produces_gives_way(real, scene):
+    """
+    A second instance of the same id appears, and again while outputs are queued: the elder, fenced
+    twice, says whose id it has, and leaves it to the youngest, which is not fenced in turn.
+    """
+    settings = load_settings(scene.config("one", kafka={"linger.ms": "0"}))
+    telemetry = Telemetry(CollectorRegistry(), settings.group, settings.topics.input)
+    configs = [kafka_clients.transactional_config(settings, lambda _: None, k) for k in (0, 1)]
+    member = Bystander(scene)
+    member.join()
+    elder, younger, youngest = (
+        ExactlyOnceSink(
+            configs, Member(member.metadata), telemetry, scene.topics.payments,
+            outage_limit_seconds=30,
+        )
+        for _ in range(3)
+    )  # fmt: skip
+    elder.open()
+    younger.open()
+    topic = scene.topics.predictions
+    keys = [str(number).encode() for number in range(1_000)]
+
+    class Interrupted(list):
+        def __iter__(self):
+            yield self[0]
+            youngest.open()
+            for value in self[1:]:
+                time.sleep(0.01)  # the client learns of it meanwhile
+                yield value
+
+    with pytest.raises(BatchAbortedError):
+        elder.publish([Outputs(topic, [b"key"], [b"elder"])], {0: 2})
+    with pytest.raises(FatalError, match="another instance uses the transactional id"):
+        elder.publish([Outputs(topic, keys, Interrupted([b"elder"] * 1_000))], {0: 2})
+
+    youngest.publish([Outputs(topic, [b"key"], [b"youngest"])], {0: 2})
+    member.leave()
+    for sink in (elder, younger, youngest):
+        sink.close()
+    assert seen(scene) == ([b"youngest"], 2)
 
 
 def written(scene: Scene) -> int:

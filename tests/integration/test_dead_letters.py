@@ -305,6 +305,31 @@ def test_of_two_who_replay_at_once_one_gives_way(desk):
     assert len(origins) == len({origin[1:3] for origin in origins}) == 40
 
 
+def test_who_is_fenced_while_it_sends_says_so(desk, monkeypatch):
+    """The client knows only that there was a fatal fault; it is the abort that says which."""
+    file_letters(desk, 40)
+    younger = []
+
+    class Elder(Producer):
+        def __init__(self, config):
+            super().__init__(config)
+            self.config = config
+
+        def produce(self, *args, **options):
+            super().produce(*args, **options)
+            if not younger:
+                younger.append(Producer(self.config))
+                younger[0].init_transactions(30)
+            time.sleep(0.01)  # the client learns of it meanwhile
+
+    monkeypatch.setattr(letter_actions, "Producer", Elder)
+
+    code, done, text = letters_command(desk, "replay")
+
+    assert (code, done) == (70, [])
+    assert "somebody else began to replay or discard dead letters" in text
+
+
 def test_an_audit_that_cannot_be_read_stops_everything(desk):
     """What it says was done could be done again; strangers among the letters are only counted."""
     file_letters(desk, 3)

@@ -282,6 +282,27 @@ def test_control_characters_of_a_message_are_escaped(capsys):
     assert "\x1b" not in line
 
 
+def test_a_line_is_written_at_once(monkeypatch):
+    """With PYTHONUNBUFFERED too: what the client library prints must not come before its end."""
+    written = []
+
+    class Unbuffered(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            written.append(bytes(data))
+            return len(data)
+
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(Unbuffered(), write_through=True))
+    configure_logging("json", "info")
+
+    Watched().telemetry.partitions_assigned([1], 1)
+
+    [line] = written
+    assert line.endswith(b"}\n")
+
+
 def test_evicted_cards_are_counted_as_they_go(watched, capsys):
     """The state tells how many left since the start; the log has a line when there are more."""
     configure_logging("json", "warning")

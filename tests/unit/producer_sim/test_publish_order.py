@@ -4,7 +4,7 @@ from itertools import chain, repeat
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from producer_sim.pace import Pace
@@ -71,7 +71,6 @@ class Scene:
         )
 
 
-@settings(deadline=None)
 @given(sorted_times, sorted_times)
 def test_a_label_is_acknowledged_before_any_later_payment_is_produced(payments, labels):
     """Whoever has read a payment can read every label published up to its time."""
@@ -88,7 +87,6 @@ def test_a_label_is_acknowledged_before_any_later_payment_is_produced(payments, 
             assert due <= known
 
 
-@settings(deadline=None)
 @given(sorted_times, sorted_times)
 def test_everything_is_produced_once_in_order_and_acknowledged(payments, labels):
     """A finished run has published each payment and each label, in order of time."""
@@ -100,7 +98,6 @@ def test_everything_is_produced_once_in_order_and_acknowledged(payments, labels)
     assert scene.labels.stored == list(range(len(labels)))
 
 
-@settings(deadline=None)
 @given(sorted_times.filter(len), st.integers(1, 7), st.integers(1, 5))
 def test_a_reader_is_never_left_further_behind_than_allowed(payments, unread_max, reads):
     """Payments not yet read, those on their way included, never exceed the bound."""

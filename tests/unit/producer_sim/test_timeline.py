@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from producer_sim.timeline import FOREVER, Lane, Position, Timeline
@@ -26,7 +26,6 @@ def walk(timeline: Timeline, horizon: int, payments_max: int) -> list[tuple[str,
 sorted_times = st.lists(st.integers(0, 30), max_size=30).map(sorted)
 
 
-@settings(deadline=None)
 @given(sorted_times, sorted_times, st.integers(1, 5))
 def test_everything_goes_out_once_merged_by_time_with_labels_first(payments, labels, payments_max):
     """At equal times labels go first: they are known when the payment is made."""
@@ -38,7 +37,6 @@ def test_everything_goes_out_once_merged_by_time_with_labels_first(payments, lab
     )
 
 
-@settings(deadline=None)
 @given(sorted_times, sorted_times, st.integers(0, 30))
 def test_nothing_goes_out_before_its_time(payments, labels, horizon):
     """Up to the horizon everything goes out, and nothing that is later."""
