@@ -130,20 +130,29 @@ def _unusable(
 
 
 def topic_id(settings: Settings) -> str | None:
-    """
-    Return the id of the input topic (KIP-516): one that is deleted and made anew has another.
-
-    None where the broker does not tell it: Apache Kafka does since 2.8.
-    """
-    admin = AdminClient(kafka_clients.admin_config(settings))
-    topic = settings.topics.input
+    """Return the id of the input topic, None where the broker does not tell it."""
     try:
-        [future] = admin.describe_topics(
-            TopicCollection([topic]), request_timeout=_TOPIC_ID_SECONDS
-        ).values()
-        found = str(future.result(2 * _TOPIC_ID_SECONDS).topic_id)
-    except (KafkaException, TimeoutError):
+        return ask_topic_id(
+            AdminClient(kafka_clients.admin_config(settings)), settings.topics.input
+        )
+    except KafkaException:
         return None
+
+
+def ask_topic_id(admin: AdminClient, topic: str) -> str | None:
+    """
+    Return the id of a topic (KIP-516): one that is deleted and made anew has another.
+
+    None where the broker has none: Apache Kafka does since 2.8. Raises KafkaException, also where
+    there is no such topic.
+    """
+    [future] = admin.describe_topics(
+        TopicCollection([topic]), request_timeout=_TOPIC_ID_SECONDS
+    ).values()
+    try:
+        found = str(future.result(2 * _TOPIC_ID_SECONDS).topic_id)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
     return None if found == _NO_TOPIC_ID else found
 
 
