@@ -28,8 +28,8 @@ from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshotter import Snapshotter
-from consumer.adapters.topic_identity import TopicIdentity
-from consumer.adapters.topics import require_topics, topic_id
+from consumer.adapters.topic_identity import TopicIdentity, topic_id
+from consumer.adapters.topics import require_topics
 from consumer.assembly import Parts, assemble, make_pipeline, snapshot_store, state_contract
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl

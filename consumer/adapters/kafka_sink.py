@@ -46,6 +46,10 @@ class Membership(Protocol):
     def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
         """Commit, and wait for the answer. Raises KafkaException; TimeoutError if none comes."""
 
+
+class TransactionalMembership(Membership, Protocol):
+    """What a sink needs besides where the offsets are part of its transaction."""
+
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         """Ask the broker for committed offsets. Raises KafkaException."""
 
@@ -175,7 +179,7 @@ class ExactlyOnceSink:
     def __init__(
         self,
         configs: Sequence[dict[str, Any]],
-        membership: Membership,
+        membership: TransactionalMembership,
         telemetry: Telemetry,
         outage_limit_seconds: float,
     ) -> None:

@@ -313,7 +313,6 @@ class KafkaSource:
         new = {p: owned for p, owned in self._owned.items() if owned.position is None}
         if not new:
             return
-        self._identity.require_same_now()
         try:
             self._ask_committed([p for p, owned in new.items() if owned.committed is None])
             plans = {
@@ -321,6 +320,11 @@ class KafkaSource:
                     partition, None if owned.committed == _NO_OFFSET else owned.committed
                 )
                 for partition, owned in new.items()
+            }
+            ends = {
+                partition: self._end(partition)
+                for partition, plan in plans.items()
+                if plan is not None and new[partition].committed != _NO_OFFSET
             }
         except KafkaException as exception:
             error = kafka_error(exception)
@@ -331,7 +335,9 @@ class KafkaSource:
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again
             next_offset = new[partition].committed
-            if next_offset not in {None, _NO_OFFSET} and next_offset < plan.live_from:
+            if next_offset not in {None, _NO_OFFSET} and (
+                next_offset < plan.live_from or next_offset > ends.get(partition, next_offset)
+            ):
                 raise self._gone(partition, next_offset)
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
@@ -350,20 +356,30 @@ class KafkaSource:
     def _gone(self, partition: int, offset: int) -> FatalError:
         """Return why the next record cannot be read. Raises TopicRemadeError where that is why."""
         self._identity.require_same_now()
-        end = 0
+        end = offset
         with contextlib.suppress(KafkaException):
-            part = TopicPartition(self._topic, partition)
-            _, end = self._consumer.get_watermark_offsets(part, timeout=_REQUEST_SECONDS)
+            end = self._end(partition)
         why = (
             f"partition {partition} ends before offset {offset}, so its log was cut or the offset"
             " set too high"
-            if 0 < end < offset
+            if end < offset
             else "retention passed it before it was read"
         )
         return FatalError(
             f"the next record of {self._topic} is gone: {why} (the group's offset is kept; move it"
             " on purpose to go on)"
         )
+
+    def _end(self, partition: int) -> int:
+        """Ask for a partition's last stable offset. Raises KafkaException."""
+        part = TopicPartition(self._topic, partition)
+        try:
+            answer = self._consumer.get_watermark_offsets(part, timeout=_REQUEST_SECONDS)
+        except KafkaException:
+            # Who leads may have changed, which the client finds out for what it fetches alone.
+            self._consumer.list_topics(self._topic, timeout=_REQUEST_SECONDS)
+            raise
+        return int(answer[1])
 
     def _ask_width(self) -> None:
         """Find out how many partitions the topic has; if no broker answers, at the next poll."""
@@ -373,6 +389,7 @@ class KafkaSource:
 
     def _ask_committed(self, partitions: list[int]) -> None:
         if partitions:
+            self._identity.require_same_now()
             for partition, offset in self.committed(partitions).items():
                 self._owned[partition].committed = _NO_OFFSET if offset is None else offset
 

@@ -1,15 +1,18 @@
 """Which topics we read, beyond their names: one that is deleted and made again is another one."""
 
 import threading
-from typing import Final
+from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.topics import ask_topic_id
+from consumer.adapters import kafka_clients
 from consumer.errors import TopicRemadeError
+from consumer.settings import Settings
 
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
+_REQUEST_SECONDS: Final = 5.0
+_NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all zeros: a broker older than topic ids
 _METADATA: Final = "topic-id="
 
 
@@ -22,7 +25,7 @@ class TopicIdentity(threading.Thread):
     nothing is noticed.
     """
 
-    def __init__(self, config: dict[str, str], topic: str, *others: str) -> None:
+    def __init__(self, config: dict[str, Any], topic: str, *others: str) -> None:
         """`config` is that of kafka_clients.admin_config; `topic` is the one of our offsets."""
         super().__init__(name="topics", daemon=True)
         self._config = config
@@ -85,3 +88,30 @@ class TopicIdentity(threading.Thread):
         found = ask_topic_id(self._admin, topic)
         if found is not None and self._ids.setdefault(topic, found) != found:
             self._remade = topic
+
+
+def topic_id(settings: Settings) -> str | None:
+    """Return the id of the input topic, None where the broker does not tell it."""
+    try:
+        return ask_topic_id(
+            AdminClient(kafka_clients.admin_config(settings)), settings.topics.input
+        )
+    except KafkaException:
+        return None
+
+
+def ask_topic_id(admin: AdminClient, topic: str) -> str | None:
+    """
+    Return the id of a topic (KIP-516): one that is deleted and made anew has another.
+
+    None where the broker has none: Apache Kafka does since 2.8. Raises KafkaException, also where
+    there is no such topic.
+    """
+    [future] = admin.describe_topics(
+        TopicCollection([topic]), request_timeout=_REQUEST_SECONDS
+    ).values()
+    try:
+        found = str(future.result(2 * _REQUEST_SECONDS).topic_id)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
+    return None if found == _NO_ID else found

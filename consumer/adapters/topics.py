@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
     AdminClient,
     ConfigResource,
@@ -21,8 +21,6 @@ from consumer.settings import Settings
 
 _REQUEST_SECONDS: Final = 30.0
 _METADATA_SECONDS: Final = 2.0
-_TOPIC_ID_SECONDS: Final = 5.0
-_NO_TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all zeros: a broker older than topic ids
 _FOREVER: Final = -1
 _MARGIN_DAYS: Final = 1
 _DAY_MS: Final = 86_400_000
@@ -127,33 +125,6 @@ def _unusable(
                 f" {settings.topics.input} {width}: a dead letter keeps its partition; run"
                 " `fraudstream topics`"
             )
-
-
-def topic_id(settings: Settings) -> str | None:
-    """Return the id of the input topic, None where the broker does not tell it."""
-    try:
-        return ask_topic_id(
-            AdminClient(kafka_clients.admin_config(settings)), settings.topics.input
-        )
-    except KafkaException:
-        return None
-
-
-def ask_topic_id(admin: AdminClient, topic: str) -> str | None:
-    """
-    Return the id of a topic (KIP-516): one that is deleted and made anew has another.
-
-    None where the broker has none: Apache Kafka does since 2.8. Raises KafkaException, also where
-    there is no such topic.
-    """
-    [future] = admin.describe_topics(
-        TopicCollection([topic]), request_timeout=_TOPIC_ID_SECONDS
-    ).values()
-    try:
-        found = str(future.result(2 * _TOPIC_ID_SECONDS).topic_id)
-    except TimeoutError as error:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
-    return None if found == _NO_TOPIC_ID else found
 
 
 def ensure_topics(
