@@ -153,8 +153,8 @@ def test_an_open_transaction_is_found(real, scene):
 
 def test_payments_in_the_framing_of_a_registry_are_verified(real, scene):
     """
-    Those with a number or a GUID that the configuration tells are payments like others, the features
-    of one card are counted over all three; without it, predictions of them are of nothing.
+    Those with a number or a GUID that the configuration tells are payments like others, and one
+    card's features are counted over all three; without it, predictions of them are of nothing.
     """
     guid = uuid.UUID("1b8a9a08-7c0e-4d0c-9a53-6a3f5f0c4a11")
     told = {"input.schema_ids": {"17": "transaction-1", str(guid): "transaction-1"}}
