@@ -28,7 +28,8 @@ from consumer.adapters.log_reader import LogReader
 from consumer.adapters.model_bundle import Bundle, load_bundle
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshotter import Snapshotter
-from consumer.adapters.topics import require_topics, topic_id
+from consumer.adapters.topic_identity import TopicIdentity, topic_id
+from consumer.adapters.topics import require_topics
 from consumer.assembly import Parts, assemble, make_pipeline, snapshot_store, state_contract
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
@@ -105,6 +106,8 @@ class App:
                 with access.transactions_required(self._settings):
                     self._sink.open()
             stack.callback(self._sink.close)
+            self._identity.start()
+            stack.callback(self._identity.stop)
             self._lag.start()
             stack.callback(self._lag.stop)
             if self._store is not None and self._snapshotter is not None:
@@ -121,9 +124,12 @@ class App:
         reader_config = kafka_clients.reader_config(settings, self._on_error("reader"))
         self._build_state(parts, LogReader(reader_config, settings.topics.input))
         control = BatchControl(settings.batch.max_records, settings.batch.max_wait)
+        self._identity = TopicIdentity(
+            kafka_clients.admin_config(settings), settings.topics.input, settings.topics.labels
+        )
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
-            settings.topics.input,
+            self._identity,
             self._restorer,
             control,
             telemetry,
@@ -178,7 +184,7 @@ class App:
             config = kafka_clients.producer_config(settings, on_error)
             return AtLeastOnceSink(config, self._source, limit)
         configs = [kafka_clients.transactional_config(settings, on_error, k) for k in (0, 1)]
-        return ExactlyOnceSink(configs, self._source, self._telemetry, settings.topics.input, limit)
+        return ExactlyOnceSink(configs, self._source, self._telemetry, limit)
 
     def _on_error(self, client: str) -> kafka_clients.ErrorCallback:
         def tell(error: KafkaError) -> None:
@@ -213,6 +219,7 @@ class App:
         # An instance without partitions fetches nothing, and learns of a denial by asking for ends.
         if (error := self._fatal or self._lag.denial) is not None:
             raise fatal("the group consumer cannot go on", error)
+        self._identity.require_same()
         # A batch in hand notices an outage by itself; with none, nothing else would.
         limit = self._settings.delivery.outage_limit
         if min(self._lag.seconds_without_answer, self._loop.seconds_since_commit) > limit:

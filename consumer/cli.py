@@ -24,7 +24,7 @@ from consumer.cli_options import (
     PaymentsOption,
     WarmUpOption,
 )
-from consumer.errors import ConfigError, FatalError, OutageError
+from consumer.errors import ConfigError, FatalError, OutageError, TopicRemadeError
 from consumer.settings import effective, load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXIT_CONFIG: Final = 78
 EXIT_FATAL: Final = 70
-EXIT_OUTAGE: Final = 75
+EXIT_START_AGAIN: Final = 75
 
 app = typer.Typer(
     name="fraudstream", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -63,9 +63,9 @@ def _exit_codes() -> Iterator[None]:
         for fault in error.faults:
             typer.echo(f"fraudstream: {fault}", err=True)
         raise typer.Exit(EXIT_CONFIG) from None
-    except OutageError as error:
+    except (OutageError, TopicRemadeError) as error:
         typer.echo(f"fraudstream: {error}", err=True)
-        raise typer.Exit(EXIT_OUTAGE) from None
+        raise typer.Exit(EXIT_START_AGAIN) from None
     except FatalError as error:
         for line in str(error).splitlines():
             typer.echo(f"fraudstream: {line}", err=True)

@@ -11,6 +11,7 @@ What can go wrong, named by what the caller does about it.
       FatalError             stop without committing (exit code 70)
         DeniedError          ask the brokers which right was taken away, and say so (exit code 70)
         OutageError          the brokers stayed away too long (exit code 75)
+        TopicRemadeError     a topic was made anew: only a new process begins with it (exit code 75)
 
 A record that no retry can score raises nothing: the step that refuses it says why in a column of
 `Reason`, and its neighbours never notice.
@@ -78,4 +79,14 @@ class OutageError(FatalError):
         super().__init__(
             f"the brokers did not answer for {limit_seconds:g} s (delivery.outage_limit); what they"
             " did not acknowledge is not committed"
+        )
+
+
+class TopicRemadeError(FatalError):
+    """A topic that we read is another one now, of the same name."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"topic {topic} was deleted and made again while it was read; the next start reads the"
+            " new one from its first record"
         )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 REDACTED: Final = "[redacted]"
 _SECRET: Final = re.compile(
-    r"password|passphrase|secret|jaas|(^|\.)key\.pem$|oauthbearer\.(config|extensions)$"
+    r"pas|pwd|secret|jaas|(^|\.)key\.pem$|oauthbearer\.(config|extensions)$"
 )
 _ENCRYPTED: Final = frozenset({"ssl", "sasl_ssl"})
 _NO: Final = frozenset({"false", "0", "f"})

@@ -17,7 +17,7 @@ from consumer.adapters.kafka_errors import kafka_error
 from consumer.adapters.log_reader import LogReader
 from consumer.adapters.log_source import LogSource, Stretch
 from consumer.adapters.restore import SnapshotLoader, StateRestorer
-from consumer.adapters.topics import topic_id
+from consumer.adapters.topic_identity import topic_id
 from consumer.assembly import Parts, make_pipeline, snapshot_store, state_contract
 from consumer.core.batch import LabelsKnown
 from consumer.core.batching import BatchControl

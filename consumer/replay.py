@@ -75,9 +75,6 @@ class _NoGroup:
     def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
         """Do nothing: the group's offsets are not ours."""
 
-    def committed(self, partitions: list[int]) -> dict[int, int | None]:
-        return dict.fromkeys(partitions)
-
 
 class _Table:
     """

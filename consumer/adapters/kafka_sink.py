@@ -48,8 +48,15 @@ class Membership(Protocol):
     def commit(self, next_offsets: dict[int, int], within_seconds: float) -> None:
         """Commit, and wait for the answer. Raises KafkaException; TimeoutError if none comes."""
 
+
+class TransactionalMembership(Membership, Protocol):
+    """What a sink needs besides where the offsets are part of its transaction."""
+
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         """Ask the broker for committed offsets. Raises KafkaException."""
+
+    def places(self, next_offsets: dict[int, int]) -> list[TopicPartition]:
+        """Return next offsets as they are committed."""
 
 
 class _Deliveries:
@@ -174,9 +181,8 @@ class ExactlyOnceSink:
     def __init__(
         self,
         configs: Sequence[dict[str, Any]],
-        membership: Membership,
+        membership: TransactionalMembership,
         telemetry: Telemetry,
-        topic: str,
         outage_limit_seconds: float,
     ) -> None:
         """`configs` are those of kafka_clients.transactional_config, one for each slot."""
@@ -187,7 +193,6 @@ class ExactlyOnceSink:
         self._transaction_seconds = min(int(c["transaction.timeout.ms"]) for c in configs) / 1_000
         self._membership = membership
         self._telemetry = telemetry
-        self._topic = topic
         self._outage_limit = outage_limit_seconds
         self._turn = 0
         self._fenced_at = -math.inf
@@ -211,7 +216,7 @@ class ExactlyOnceSink:
         slot, self._turn = self._turn, (self._turn + 1) % len(self._configs)
         self._places.require(self._ready_client(slot).producer, outputs)
         transaction = _Transaction(self._ready_client(slot), self._transaction_seconds)
-        offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
+        offsets = self._membership.places(next_offsets)
         self._deliveries.begin()
         try:
             transaction.run(outputs, offsets, self._membership.group_metadata)

@@ -12,6 +12,7 @@ from consumer.adapters.bounded_calls import BoundedCalls
 from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
 from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.adapters.message_columns import as_records
+from consumer.adapters.topic_identity import TopicIdentity
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits, Limit
 from consumer.core.placement import Placement
@@ -78,16 +79,17 @@ class KafkaSource:
     def __init__(
         self,
         config: dict[str, Any],
-        topic: str,
+        identity: TopicIdentity,
         observer: PartitionObserver,
         control: BatchControl,
         telemetry: Telemetry,
         limits: LetterLimits,
     ) -> None:
-        """`config` is that of kafka_clients.group_consumer_config."""
+        """`config` is that of kafka_clients.group_consumer_config; the topic is the identity's."""
         self._consumer: Final = Consumer(config)
         self._calls: Final = BoundedCalls()
-        self._topic = topic
+        self._identity = identity
+        self._topic = identity.topic
         self._observer = observer
         self._control = control
         self._telemetry = telemetry
@@ -176,16 +178,28 @@ class KafkaSource:
         self._calls.make(self._commit, next_offsets, within_seconds=within_seconds)
 
     def _commit(self, next_offsets: dict[int, int]) -> None:
-        offsets = [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
-        for part in self._consumer.commit(offsets=offsets, asynchronous=False):
+        for part in self._consumer.commit(offsets=self.places(next_offsets), asynchronous=False):
             if part.error is not None:
                 raise KafkaException(part.error)
 
+    def places(self, next_offsets: dict[int, int]) -> list[TopicPartition]:
+        """Return next offsets as they are committed: with the id of the topic that they are of."""
+        metadata = self._identity.metadata
+        return [TopicPartition(self._topic, p, o, metadata) for p, o in next_offsets.items()]
+
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
-        """Ask the broker for committed offsets; None where there is none. Raises KafkaException."""
+        """
+        Ask the broker for committed offsets; None where there is none, or one of a topic of that
+        name that was deleted since. Raises KafkaException.
+        """
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         answered = self._consumer.committed(wanted, timeout=_REQUEST_SECONDS)
-        return {p.partition: None if p.offset < 0 else p.offset for p in answered}
+        return {
+            part.partition: None
+            if part.offset < 0 or self._identity.is_of_another(part.metadata)
+            else part.offset
+            for part in answered
+        }
 
     def is_member(self) -> bool:
         """Say whether the group still knows us; if not, our metadata would not be checked."""
@@ -258,7 +272,7 @@ class KafkaSource:
             if owned is None or owned.position is None:
                 return True  # a fetch at 0 was under way before the pause held
             if not 0 <= offset < owned.position:
-                raise self._gone()
+                raise self._gone(partition, owned.position)
             self._seek(partition, owned.position)  # the same, told after the partition began
             return True
         if consequence(error) is Consequence.FATAL:
@@ -307,6 +321,11 @@ class KafkaSource:
                 )
                 for partition, owned in new.items()
             }
+            ends = {
+                partition: self._end(partition)
+                for partition, plan in plans.items()
+                if plan is not None and new[partition].committed != _NO_OFFSET
+            }
         except KafkaException as exception:
             error = kafka_error(exception)
             if consequence(error) is Consequence.RETRY:
@@ -316,8 +335,10 @@ class KafkaSource:
             if plan is None:
                 continue  # it stays paused, others go on, and the next poll asks again
             next_offset = new[partition].committed
-            if next_offset not in {None, _NO_OFFSET} and next_offset < plan.live_from:
-                raise self._gone()
+            if next_offset not in {None, _NO_OFFSET} and (
+                next_offset < plan.live_from or next_offset > ends.get(partition, next_offset)
+            ):
+                raise self._gone(partition, next_offset)
             self._observer.begin(partition, plan)
             self._seek(partition, plan.start)
             self._owned[partition] = _Owned(plan.start, plan.live_from)
@@ -332,11 +353,33 @@ class KafkaSource:
         self._consumer.pause([TopicPartition(self._topic, partition)])
         self._telemetry.partition_paused(partition, owned.position, limit)
 
-    def _gone(self) -> FatalError:
-        return FatalError(
-            f"the next record of {self._topic} is gone: retention passed it before it was read"
-            " (the group's offset is kept; move it on purpose to go on)"
+    def _gone(self, partition: int, offset: int) -> FatalError:
+        """Return why the next record cannot be read. Raises TopicRemadeError where that is why."""
+        self._identity.require_same_now()
+        end = offset
+        with contextlib.suppress(KafkaException):
+            end = self._end(partition)
+        why = (
+            f"partition {partition} ends before offset {offset}, so its log was cut or the offset"
+            " set too high"
+            if end < offset
+            else "retention passed it before it was read"
         )
+        return FatalError(
+            f"the next record of {self._topic} is gone: {why} (the group's offset is kept; move it"
+            " on purpose to go on)"
+        )
+
+    def _end(self, partition: int) -> int:
+        """Ask for a partition's last stable offset. Raises KafkaException."""
+        part = TopicPartition(self._topic, partition)
+        try:
+            answer = self._consumer.get_watermark_offsets(part, timeout=_REQUEST_SECONDS)
+        except KafkaException:
+            # Who leads may have changed, which the client finds out for what it fetches alone.
+            self._consumer.list_topics(self._topic, timeout=_REQUEST_SECONDS)
+            raise
+        return int(answer[1])
 
     def _ask_width(self) -> None:
         """Find out how many partitions the topic has; if no broker answers, at the next poll."""
@@ -346,6 +389,7 @@ class KafkaSource:
 
     def _ask_committed(self, partitions: list[int]) -> None:
         if partitions:
+            self._identity.require_same_now()
             for partition, offset in self.committed(partitions).items():
                 self._owned[partition].committed = _NO_OFFSET if offset is None else offset
 

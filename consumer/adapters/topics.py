@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
     AdminClient,
     ConfigResource,
@@ -21,8 +21,6 @@ from consumer.settings import Settings
 
 _REQUEST_SECONDS: Final = 30.0
 _METADATA_SECONDS: Final = 2.0
-_TOPIC_ID_SECONDS: Final = 5.0
-_NO_TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all zeros: a broker older than topic ids
 _FOREVER: Final = -1
 _MARGIN_DAYS: Final = 1
 _DAY_MS: Final = 86_400_000
@@ -127,24 +125,6 @@ def _unusable(
                 f" {settings.topics.input} {width}: a dead letter keeps its partition; run"
                 " `fraudstream topics`"
             )
-
-
-def topic_id(settings: Settings) -> str | None:
-    """
-    Return the id of the input topic (KIP-516): one that is deleted and made anew has another.
-
-    None where the broker does not tell it: Apache Kafka does since 2.8.
-    """
-    admin = AdminClient(kafka_clients.admin_config(settings))
-    topic = settings.topics.input
-    try:
-        [future] = admin.describe_topics(
-            TopicCollection([topic]), request_timeout=_TOPIC_ID_SECONDS
-        ).values()
-        found = str(future.result(2 * _TOPIC_ID_SECONDS).topic_id)
-    except (KafkaException, TimeoutError):
-        return None
-    return None if found == _NO_TOPIC_ID else found
 
 
 def ensure_topics(

@@ -72,7 +72,8 @@ class Bystander:
 class Member:
     """A membership whose metadata the test chooses."""
 
-    def __init__(self, metadata: Any) -> None:
+    def __init__(self, topic: str, metadata: Any) -> None:
+        self._topic = topic
         self.group_metadata = metadata
 
     def is_member(self) -> bool:
@@ -83,6 +84,9 @@ class Member:
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         raise NotImplementedError
+
+    def places(self, next_offsets: dict[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, p, o) for p, o in next_offsets.items()]
 
 
 def test_an_aborted_batch_leaves_nothing_visible(real, scene):
@@ -97,7 +101,7 @@ def test_an_aborted_batch_leaves_nothing_visible(real, scene):
     stale = member.metadata
     member.leave()
     configs = [kafka_clients.transactional_config(settings, lambda _: None, k) for k in (0, 1)]
-    sink = ExactlyOnceSink(configs, Member(stale), telemetry, scene.topics.payments, 30)
+    sink = ExactlyOnceSink(configs, Member(scene.topics.payments, stale), telemetry, 30)
     sink.open()
     batch = [
         Outputs(topic, [b"a"] * 1_000, [b"1"] * 1_000, [[]] * 1_000, [0, 1] * 500, [1] * 1_000)
@@ -111,7 +115,7 @@ def test_an_aborted_batch_leaves_nothing_visible(real, scene):
     assert seen(scene) == ([], 0)
     member = Bystander(scene)
     member.join()
-    sink._membership = Member(member.metadata)
+    sink._membership = Member(scene.topics.payments, member.metadata)
     sink.publish(batch, {0: 2})
     member.leave()
     sink.close()
@@ -131,12 +135,9 @@ def test_who_is_fenced_while_it_produces_gives_way(real, scene):
     member = Bystander(scene)
     member.join()
     elder, younger, youngest = (
-        ExactlyOnceSink(
-            configs, Member(member.metadata), telemetry, scene.topics.payments,
-            outage_limit_seconds=30,
-        )
+        ExactlyOnceSink(configs, Member(scene.topics.payments, member.metadata), telemetry, 30)
         for _ in range(3)
-    )  # fmt: skip
+    )
     elder.open()
     younger.open()
     topic = scene.topics.predictions

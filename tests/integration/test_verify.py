@@ -1,5 +1,7 @@
 import json
 import time
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +13,9 @@ from tests.integration.conftest import BOTH_IF_SLOW
 from tests.integration.harness import SLOW, Scene
 from tests.integration.test_commands import command
 from tests.integration.traffic import PREDICTION, TOMBSTONE
+
+HEADER = 10
+"""Bytes of the header of Avro single-object encoding."""
 
 
 def verify(scene: Scene, *options: object, **changes: Any) -> tuple[int, dict[str, Any]]:
@@ -144,6 +149,35 @@ def test_an_open_transaction_is_found(real, scene):
     assert stuck == [(scene.topics.alerts, 2)]
     assert report["counts"]["pending"] == 20
     assert verify(scene, "--wait", "1s")[0] == 0
+
+
+def test_payments_in_the_framing_of_a_registry_are_verified(real, scene):
+    """
+    Those with a number or a GUID that the configuration tells are payments like others, and one
+    card's features are counted over all three; without it, predictions of them are of nothing.
+    """
+    guid = uuid.UUID("1b8a9a08-7c0e-4d0c-9a53-6a3f5f0c4a11")
+    told = {"input.schema_ids": {"17": "transaction-1", str(guid): "transaction-1"}}
+    upstream = scene.upstream
+    for framing in (b"", b"\0" + (17).to_bytes(4, "big"), b"\1" + guid.bytes):
+        for _ in range(20):
+            paid = upstream.traffic.payment(card_id="one-card")
+            upstream.send(replace(paid, value=framing + paid.value[len(framing) and HEADER :]))
+    upstream.send(replace(paid, value=b"\0" + (18).to_bytes(4, "big") + paid.value[HEADER:]))
+    upstream.flush()
+    consumer = scene.start(**told)
+    scene.wait_done()
+    assert consumer.stop() == 0
+
+    code, report = verify(scene, **told)
+    untold, without = verify(scene)
+
+    assert (code, broken(report)) == (0, set()), report
+    assert (report["counts"]["predictions"], report["counts"]["dead_letters"]) == (60, 1)
+    [velocity] = [found for found in report["invariants"] if found["name"] == "velocity"]
+    assert (velocity["checked"], velocity["unjudged"]) == (60, 0)
+    assert untold == 65
+    assert "no_phantom" in broken(without)
 
 
 def test_what_cannot_be_checked_does_not_pass(scene):

@@ -19,6 +19,7 @@ SECRETS = (
     "sasl.oauthbearer.client.secret", "sasl.oauthbearer.config", "sasl.oauthbearer.extensions",
     "sasl.oauthbearer.assertion.private.key.passphrase",
     "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.pasword", "ssl.key.passwd", "ssl.key.pwd",  # misspelt, they are shown and refused
 )  # fmt: skip
 REMOTE = {"bootstrap.servers": "kafka-1.bank.example:9093"}
 

@@ -5,6 +5,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumer.adapters.kafka_source import KafkaSource, _Owned
+from consumer.adapters.topic_identity import TopicIdentity
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits
 from consumer.errors import FatalError
@@ -26,7 +27,7 @@ def source():
     """A source with two new partitions, and no broker."""
     config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}
     source = KafkaSource(
-        config, "payments", Undecided(), BatchControl(10, 0.0),
+        config, TopicIdentity({}, "payments"), Undecided(), BatchControl(10, 0.0),
         Telemetry(CollectorRegistry(), "g", "payments"), LetterLimits(0, 1.0, 1),
     )  # fmt: skip
     source._owned = {0: _Owned(), 1: _Owned()}

@@ -154,11 +154,11 @@ YES = numpy_helper.from_array(np.array(True), "yes")
         onnx_bytes([choice(foreign())], [YES], opset_domains=["com.microsoft"]),
         onnx_bytes(
             [helper.make_node("Mine", ["x"], ["p"], domain="ai.onnx.ml")],
-            opset_domains=["ai.onnx.ml", "com.microsoft"],
+            opset_domains=["ai.onnx.ml"],
             functions=[
                 helper.make_function(
-                    "ai.onnx.ml", "Mine", ["x"], ["p"], [foreign()],
-                    [helper.make_opsetid("com.microsoft", 1)],
+                    "ai.onnx.ml", "Mine", ["x"], ["p"],
+                    [helper.make_node("Identity", ["x"], ["p"])], [helper.make_opsetid("", 17)],
                 )
             ],
         ),
