@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.chaos import NotMadeHere
 from tests.chaos.cluster import Cluster, open_cluster
 from tests.kafka.processes import Node
 
@@ -13,26 +14,24 @@ _PLACES = ("usr/lib/*/faketime", "usr/lib/faketime", "usr/lib64/faketime", "usr/
 _FILE = "FAKETIME_TIMESTAMP_FILE"
 
 
-def why_missing() -> str:
-    """Say what to install before clocks can be set; nothing where it is there."""
-    if _library() is None:
-        return "a broker's clock is set by libfaketime: install it (Debian's package libfaketime)"
-    return ""
-
-
-def _library() -> Path | None:
-    found = (path for place in _PLACES for path in Path("/").glob(f"{place}/libfaketime.so.1"))
-    return next(found, None)
+def _library() -> Path:
+    for place in _PLACES:
+        for found in Path("/").glob(f"{place}/libfaketime.so.1"):
+            return found
+    raise NotMadeHere(
+        "a broker's clock is set by libfaketime: install it (Debian's package libfaketime)"
+    )
 
 
 @contextmanager
 def open_cluster_with_clocks() -> Iterator[Cluster]:
-    """Run a cluster for `set_clock`. Raises BrokerUnavailable as `open_cluster` does."""
+    """Run a cluster for `set_clock`. Raises NotMadeHere, and BrokerUnavailable."""
+    library = _library()
     with open_cluster() as cluster:
         for node in cluster.nodes:
             node.kill()
             node.environment = {
-                "LD_PRELOAD": str(_library()),
+                "LD_PRELOAD": str(library),
                 _FILE: str(node.data.with_name(f"clock-{node.node_id}")),
                 "FAKETIME_CACHE_DURATION": f"{NOTICED_SECONDS:.0f}",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -45,13 +45,13 @@ ROWS: dict[str, Row] = {}
 
 def row(
     id_: str, fault: str, *, guarantees: Sequence[str] = GUARANTEES,
-    cluster: Opener = open_cluster, why_not: str = "", **options: Any,
+    cluster: Opener = open_cluster, **options: Any,
 ) -> Callable[[Act], Act]:  # fmt: skip
-    """Enter a function into the plan; `why_not` says what to install, where it needs that."""
+    """Enter a function into the plan."""
 
     def enter(act: Act) -> Act:
         assert id_ not in ROWS, f"two rows are called {id_}"
-        ROWS[id_] = Row(id_, fault, act, guarantees, options, cluster, why_not)
+        ROWS[id_] = Row(id_, fault, act, guarantees, options, cluster)
         return act
 
     return enter
@@ -74,7 +74,7 @@ class Task(NamedTuple):
 def tasks(ids: Iterable[str], guarantees: Collection[str], seeds: Sequence[int]) -> Iterator[Task]:
     """Yield what is to be run of these rows."""
     for row in map(ROWS.__getitem__, ids):
-        if row.why_not:
+        if row.act is None:
             yield Task(row.id)
             continue
         for guarantee in row.guarantees:

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -152,14 +151,11 @@ def test_an_interrupted_run_is_gone_on_with():
     assert left(planned, done, of_any_seed=False) == planned[:2]
 
 
-def test_a_row_that_lacks_something_says_what_to_install(monkeypatch):
-    """It is found out here, and no cluster is opened for it."""
+def test_a_row_that_lacks_something_says_what_to_install(monkeypatch, tmp_path):
+    """No broker is started for it."""
     monkeypatch.setattr(clocks, "_PLACES", ())
-    lacking = replace(ROWS["T1c"], why_not=clocks.why_missing())
-    monkeypatch.setitem(ROWS, "T1c", lacking)
 
-    [task] = tasks(["T1c"], ["exactly-once", "naive"], [7])
-    line = play(task, "", "new")
+    line = play(Task("T1c", "exactly-once", 7), str(tmp_path), "new")
 
     assert line.ok is None
     assert "Debian's package libfaketime" in line.note
