@@ -125,7 +125,7 @@ def labels_gone(run: Run) -> None:
 
 OTHER_TOPIC = frozenset(
     {"no_repeat", "no_phantom", "order", "dead_letters", "offsets", "alerts", "labels", "balance",
-     "outcome", "prediction", "features", "degraded", "probability"}
+     "outcome", "prediction", "features", "degraded", "probability", "velocity", "lateness"}
 )  # fmt: skip
 """Rules that cannot be held against outputs of two topics with one name, whose places coincide."""
 
@@ -134,7 +134,10 @@ OTHER_TOPIC = frozenset(
     "E2", "the topic of payments is deleted, and made again", guarantees=OURS, forgives=OTHER_TOPIC,
 )  # fmt: skip
 def payments_gone(run: Run) -> None:
-    """All that comes to the new topic is scored, from its first record on."""
+    """
+    Instances notice, end, and are started again: all that comes to the new topic is scored, from
+    its first record on.
+    """
     topics, upstream = run.scene.topics, run.scene.upstream
     rest(run)
     run.cluster.delete_topics(topics.payments)
