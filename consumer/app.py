@@ -222,7 +222,7 @@ class App:
         self._identity.require_same()
         # A batch in hand notices an outage by itself; with none, nothing else would.
         limit = self._settings.delivery.outage_limit
-        if min(self._lag.seconds_without_answer, self._loop.seconds_since_commit) > limit:
+        if self._seconds_without_brokers > limit:
             raise OutageError(limit)
         if self._resuming.is_set():
             self._resuming.clear()
@@ -230,6 +230,10 @@ class App:
         if self._snapshotter is not None:
             self._snapshotter.between_batches(self._source.settled_offsets)
         return not self._stopping.is_set()
+
+    @property
+    def _seconds_without_brokers(self) -> float:
+        return min(self._lag.seconds_without_answer, self._loop.seconds_since_commit)
 
     def _watch(self) -> Callable[[], None]:
         """
@@ -259,10 +263,12 @@ class App:
         return {"polling": self._loop.seconds_since_poll < limit}
 
     def _ready(self) -> dict[str, bool]:
+        # Without partitions nothing is in hand, and a poll is progress even when no broker answers.
+        seconds = max(self._loop.seconds_since_progress, self._seconds_without_brokers)
         parts = {
             "model_loaded": True,
             "assigned_and_restored": self._source.is_ready,
-            "committing": self._loop.seconds_since_progress < _NOT_COMMITTING_SECONDS,
+            "committing": seconds < _NOT_COMMITTING_SECONDS,
         }
         self._telemetry.metrics.ready.set(all(parts.values()))
         return parts

@@ -36,7 +36,11 @@ class LogReader:
 
         Raises KafkaException, which names the topic if it may not be read.
         """
-        metadata = self._consumer.list_topics(self.topic, timeout=timeout_seconds)
+        try:
+            metadata = self._consumer.list_topics(self.topic, timeout=timeout_seconds)
+        except KafkaException:
+            self._consumer.poll(0)  # which calls error_cb: it knows why
+            raise
         found = metadata.topics.get(self.topic)
         if found is None or found.error is not None:
             if found is not None and is_denial(found.error):

@@ -187,3 +187,25 @@ def test_brokers_that_do_not_answer_at_start_are_awaited_and_then_given_up(scene
     assert awaiting.wait(30) == 75
     assert any('"brokers_awaited"' in line for line in awaiting.lines())
     assert "did not answer for 3 s (delivery.outage_limit)" in awaiting.tail()
+
+
+def test_an_instance_that_reaches_no_broker_is_not_ready(scene, node, monkeypatch):
+    """Nor with nothing in hand: what came now would not be scored."""
+    monkeypatch.setattr("consumer.app._NOT_COMMITTING_SECONDS", 1.0)
+    app = App(load_settings(scene.config("one")))
+
+    def is_ready() -> bool:
+        return all(app._ready().values())
+
+    def meanwhile() -> None:
+        eventually(is_ready, 30)
+        node.pause()
+        try:
+            eventually(lambda: not is_ready(), 20)
+            time.sleep(2)
+            assert not is_ready(), "it was the moment of a poll"
+        finally:
+            node.resume()
+        eventually(is_ready, 30)
+
+    run_here(app, meanwhile)
