@@ -76,11 +76,12 @@ class Authority:
         )
         encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
         path = self._folder / f"{name}.pem"
-        path.write_bytes(
+        part = path.with_suffix(".part")
+        part.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
             + self._signed(subject, key, valid).public_bytes(Encoding.PEM)
         )
-        return path
+        return part.replace(path)  # who starts meanwhile finds the old one or the new one
 
     def _signed(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid: timedelta,
