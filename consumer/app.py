@@ -130,6 +130,7 @@ class App:
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
             self._identity,
+            bundle.identity.scorer,
             self._restorer,
             control,
             telemetry,

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -12,6 +12,7 @@ from consumer.adapters.bounded_calls import BoundedCalls
 from consumer.adapters.kafka_clients import place, uses_incremental_rebalance
 from consumer.adapters.kafka_errors import Consequence, consequence, fatal, kafka_error
 from consumer.adapters.message_columns import as_records
+from consumer.adapters.offset_metadata import OffsetMetadata
 from consumer.adapters.topic_identity import TopicIdentity
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits, Limit
@@ -54,13 +55,15 @@ class _Owned:
     `is_paused` says that it has too many dead letters, and waits for somebody to look at it.
 
     `committed` is the group's; None while it was not asked for, _NO_OFFSET where there is none. No
-    other member may move it while the partition is ours.
+    other member may move it while the partition is ours. From `decided_since` up to it our model
+    and policy decided, before it another's.
     """
 
     position: int | None = None
     live_from: int = 0
     is_paused: bool = False
     committed: int | None = None
+    decided_since: int = 0
 
     def expects(self, offset: int) -> bool:
         """Say whether a record with that offset is to be processed."""
@@ -76,20 +79,25 @@ class KafkaSource:
     the client throw away records that it had already moved past.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a partition's start and its pauses depend on
         self,
         config: dict[str, Any],
         identity: TopicIdentity,
+        scorer: str,
         observer: PartitionObserver,
         control: BatchControl,
         telemetry: Telemetry,
         limits: LetterLimits,
     ) -> None:
-        """`config` is that of kafka_clients.group_consumer_config; the topic is the identity's."""
+        """
+        `config` is that of kafka_clients.group_consumer_config; the topic is the identity's.
+        `scorer` is a word that another model or policy has not.
+        """
         self._consumer: Final = Consumer(config)
         self._calls: Final = BoundedCalls()
         self._identity = identity
         self._topic = identity.topic
+        self._scorer = scorer
         self._observer = observer
         self._control = control
         self._telemetry = telemetry
@@ -183,22 +191,34 @@ class KafkaSource:
                 raise KafkaException(part.error)
 
     def places(self, next_offsets: dict[int, int]) -> list[TopicPartition]:
-        """Return next offsets as they are committed: with the id of the topic that they are of."""
-        metadata = self._identity.metadata
-        return [TopicPartition(self._topic, p, o, metadata) for p, o in next_offsets.items()]
+        """Return next offsets as they are committed: with whose they are, and who decided."""
+        return [
+            TopicPartition(self._topic, partition, offset, self._metadata(partition))
+            for partition, offset in next_offsets.items()
+        ]
+
+    def _metadata(self, partition: int) -> str:
+        owned = self._owned.get(partition)
+        since = 0 if owned is None else owned.decided_since
+        return str(OffsetMetadata(self._identity.topic_id, self._scorer, since))
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         """
         Ask the broker for committed offsets; None where there is none, or one of a topic of that
         name that was deleted since. Raises KafkaException.
         """
+        return {p: known and known[0] for p, known in self._ask(partitions).items()}
+
+    def _ask(self, partitions: list[int]) -> dict[int, tuple[int, OffsetMetadata] | None]:
+        """Ask for committed offsets, and for what was committed with them."""
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         answered = self._consumer.committed(wanted, timeout=_REQUEST_SECONDS)
+        found = {p.partition: (p.offset, OffsetMetadata.parse(p.metadata)) for p in answered}
         return {
-            part.partition: None
-            if part.offset < 0 or self._identity.is_of_another(part.metadata)
-            else part.offset
-            for part in answered
+            partition: None
+            if offset < 0 or self._identity.is_of_another(metadata.topic_id)
+            else (offset, metadata)
+            for partition, (offset, metadata) in found.items()
         }
 
     def is_member(self) -> bool:
@@ -339,9 +359,10 @@ class KafkaSource:
                 next_offset < plan.live_from or next_offset > ends.get(partition, next_offset)
             ):
                 raise self._gone(partition, next_offset)
-            self._observer.begin(partition, plan)
+            since = new[partition].decided_since
+            self._observer.begin(partition, replace(plan, decided_since=since))
             self._seek(partition, plan.start)
-            self._owned[partition] = _Owned(plan.start, plan.live_from)
+            self._owned[partition] = _Owned(plan.start, plan.live_from, decided_since=since)
             self._consumer.resume([TopicPartition(self._topic, partition)])
         self._telemetry.restore_progressed(self.restore_remaining)
 
@@ -390,8 +411,15 @@ class KafkaSource:
     def _ask_committed(self, partitions: list[int]) -> None:
         if partitions:
             self._identity.require_same_now()
-            for partition, offset in self.committed(partitions).items():
-                self._owned[partition].committed = _NO_OFFSET if offset is None else offset
+            for partition, known in self._ask(partitions).items():
+                owned = self._owned[partition]
+                offset, metadata = (_NO_OFFSET, OffsetMetadata()) if known is None else known
+                owned.committed = offset
+                owned.decided_since = self._decided_since(offset, metadata)
+
+    def _decided_since(self, committed: int, metadata: OffsetMetadata) -> int:
+        """Return from where on our model and policy decided; offsets that others set are ours."""
+        return metadata.since if metadata.scorer in {"", self._scorer} else committed
 
     def _seek(self, partition: int, offset: int) -> None:
         refusal: KafkaException | None = None

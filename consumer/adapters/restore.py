@@ -173,7 +173,11 @@ class StateRestorer:
         """Start the partition's state; the records of the plan bring it up to date."""
         self._found.pop(partition, None)
         self._state.begin(
-            partition, score_from=plan.score_from, cold_until=plan.cold_until, tables=plan.tables
+            partition,
+            score_from=plan.score_from,
+            decided_since=plan.decided_since,
+            cold_until=plan.cold_until,
+            tables=plan.tables,
         )
         self._telemetry.restore_planned(
             partition, plan.start, plan.live_from,

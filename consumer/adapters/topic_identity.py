@@ -13,7 +13,6 @@ from consumer.settings import Settings
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
 _REQUEST_SECONDS: Final = 5.0
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all zeros: a broker older than topic ids
-_METADATA: Final = "topic-id="
 
 
 class TopicIdentity(threading.Thread):
@@ -66,21 +65,20 @@ class TopicIdentity(threading.Thread):
         self.require_same()
 
     @property
-    def metadata(self) -> str:
-        """What to commit offsets with: whose they are; nothing where that is not known."""
-        known = self._ids.get(self.topic)
-        return "" if known is None else f"{_METADATA}{known}"
+    def topic_id(self) -> str:
+        """Whose the offsets are that we commit; empty where that is not known."""
+        return self._ids.get(self.topic, "")
 
-    def is_of_another(self, metadata: str | None) -> bool:
+    def is_of_another(self, topic_id: str) -> bool:
         """
-        Say whether offsets with this metadata are of another topic of that name. Raises
-        KafkaException while that is not known; offsets that others set, and say nothing, are ours.
+        Say whether offsets that were committed with this id are of another topic of that name.
+        Raises KafkaException while that is not known; offsets that others set have none, and hold.
         """
-        if not metadata or not metadata.startswith(_METADATA):
+        if not topic_id:
             return False
-        if not self._ids.get(self.topic):
+        if not self.topic_id:
             self._learn(self.topic)
-        return metadata != (self.metadata or metadata)
+        return topic_id != (self.topic_id or topic_id)
 
     def _learn(self, topic: str) -> None:
         if self._admin is None:

@@ -16,7 +16,7 @@ class Plan:
     """
     How a partition's state is rebuilt: replay [start, live_from) without publishing, then go live.
 
-    `score_from`, `cold_until` and `tables` are as VelocityState.begin takes them.
+    `score_from`, `decided_since`, `cold_until` and `tables` are as VelocityState.begin takes them.
     """
 
     start: int
@@ -24,6 +24,7 @@ class Plan:
     score_from: int = ALWAYS
     cold_until: int | None = ALWAYS
     tables: Tables | None = None
+    decided_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)

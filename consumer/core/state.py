@@ -80,6 +80,7 @@ class Velocity:
 class _Partition:
     windows: Tables
     score_from: int
+    decided_since: int
     cold_until: int | None
 
 
@@ -123,6 +124,7 @@ class VelocityState:
         partition: int,
         *,
         score_from: int = ALWAYS,
+        decided_since: int = 0,
         cold_until: int | None = ALWAYS,
         tables: Tables | None = None,
     ) -> None:
@@ -130,11 +132,12 @@ class VelocityState:
         Start a partition with empty windows, or with the `tables` of a snapshot.
 
         Replayed events before `score_from` (event time, microseconds) need no score, since they
-        can raise no alert that still counts; events before `cold_until` miss history. None: all do
-        until the longest window after the first of them.
+        can raise no alert that still counts, nor do those of offsets before `decided_since`: what
+        another model raised alerts for is not known. Events before `cold_until` miss history. None:
+        all do until the longest window after the first of them.
         """
         tables = self.empty_tables() if tables is None else tables
-        self._partitions[partition] = _Partition(tables, score_from, cold_until)
+        self._partitions[partition] = _Partition(tables, score_from, decided_since, cold_until)
 
     def empty_tables(self) -> Tables:
         """Return tables for a partition, by the key whose history they hold."""
@@ -196,7 +199,9 @@ class VelocityState:
             return events.live
         needed = events.live.copy()
         for partition, rows in by_partition(events.partitions):
-            needed[rows] |= events.times[rows] >= self._partitions[partition].score_from
+            state = self._partitions[partition]
+            may_count = events.times[rows] >= state.score_from
+            needed[rows] |= may_count & (events.offsets[rows] >= state.decided_since)
         return needed
 
     def open_alerts(self, events: Events, late: Bools) -> Bools:

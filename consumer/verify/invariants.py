@@ -45,7 +45,9 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         ),
         "transactions": Meaning("I11", "no transaction is left open on a topic of outputs"),
         "alerts": Meaning(
-            "I5 I8", "a flagged payment opens the alert of its card and window, or one is open"
+            "I5 I8",
+            "a flagged payment opens the alert of its card and window, or one is open; another"
+            " model may open it again",
         ),
         "labels": Meaning(
             "I7", "frauds are counted from labels that were known, and had settled by the payment"

@@ -263,14 +263,15 @@ class Ledger:
         said = [value for name, value in prediction.items() if name not in _MAY_DIFFER]
         content = digest(record.key, said)
         flags = sum(_FLAGS.get(flag, 0) for flag in set(prediction["degraded"]))
+        flagged = FLAGGED if prediction["decision"] in _FLAGGED else 0
         if row["predictions"]:
             by_another = model != row["model"]
-            row["flags"] |= MODELS * by_another
+            row["flags"] |= (MODELS | flagged) * by_another
             excused = by_another or (flags | int(row["flags"])) & (COLD | STALE)
             self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
         else:
             row["prediction"], row["model"] = content, model
-            row["flags"] |= flags | (FLAGGED if prediction["decision"] in _FLAGGED else 0)
+            row["flags"] |= flags | flagged
             row["event"] = digest(prediction["event_id"])
             row["out_partition"], row["out_offset"] = record.partition, record.offset
         row["predictions"] = min(_MOST, int(row["predictions"]) + 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumer.verify.evidence import (
     COLD,
@@ -12,6 +13,7 @@ from consumer.verify.evidence import (
     FLAGGED,
     HOT,
     LATE,
+    MODELS,
     REPLAYED,
     TOMBSTONE,
     KeyOrder,
@@ -84,7 +86,8 @@ class _Partition:
         self._committed: Final = facts.committed_after.get(stretch.partition, 0)
         self._furthest: Final = ledger.furthest.get(stretch.partition, -1)
         self._before: Final = ledger.opened_before
-        self._opened: Final[set[tuple[int, int]]] = set()
+        self._opened: Final[dict[tuple[int, int], int]] = {}
+        self._model, self._model_since = 0, 0
         self._key_order: Final = KeyOrder()
         self._watermarks = (NEVER, earliest_known(ledger, stretch))
         self._letter_offset = -1
@@ -168,16 +171,30 @@ class _Partition:
         self._counts["alerts"] += int(raised.sum())
         stray = raised & ~flagged & (rows["predictions"] > 0)
         self._all_broken("alerts", offsets[stray], "an alert of a payment that is not flagged")
-        for at in np.flatnonzero(flagged | raised):
+        changed = self._changes_of_model(rows)
+        for at in np.flatnonzero(flagged | raised | changed):
+            if changed[at]:
+                self._model, self._model_since = int(rows["model"][at]), int(offsets[at])
             if flagged[at]:
                 self._judge_flagged(int(offsets[at]), rows[at])
-            else:
-                self._opened.add((int(rows[at]["key"]), int(rows[at]["alert_window"])))
+            elif raised[at]:
+                card, window = int(rows[at]["key"]), int(rows[at]["alert_window"])
+                self._opened[card, window] = int(offsets[at])
+
+    def _changes_of_model(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say which predictions name another model or policy than the one before."""
+        predicted = np.flatnonzero(rows["predictions"] > 0)
+        models = rows["model"][predicted]
+        before = np.concatenate(([np.uint64(self._model)], models[:-1]))
+        changed = np.zeros(len(rows), np.bool_)
+        changed[predicted] = models != before[: len(models)]
+        return changed
 
     def _judge_flagged(self, offset: int, row: Any) -> None:
         """
         The first of its card in its window opens an alert; a late or replayed one does so again,
-        and no other.
+        as does one that another model flags, which need not know what was raised before; and no
+        other. Which of two models' decisions on one record counts is not known.
         """
         length = self._promise.alert_window
         window = int(row["event_time"]) // length * length
@@ -188,12 +205,14 @@ class _Partition:
         if row["flags"] & LATE:
             is_due, may_be = True, True
         else:
-            is_open = (card, window) in self._opened
+            opened = self._opened.get((card, window))
             was_open = (self._stretch.partition, card, window) in self._before
-            replayed = bool(row["flags"] & REPLAYED)
-            is_due = not (is_open or was_open) or replayed
-            may_be = not is_open or bool(row["flags"] & COLD) or replayed
-            self._opened.add((card, window))
+            replayed, twice = bool(row["flags"] & REPLAYED), bool(row["flags"] & MODELS)
+            is_due = (replayed or (opened is None and not was_open)) and not twice
+            is_known = opened is not None and opened >= self._model_since
+            may_be = not is_known or replayed or twice or bool(row["flags"] & COLD)
+            if raised or (opened is None and not twice):
+                self._opened[card, window] = offset
         if raised and not may_be:
             self._broken("alerts", offset, "an alert while one was open")
         elif is_due and not raised and offset < self._due_below:

@@ -352,6 +352,29 @@ def test_at_least_once_allows_answers_of_a_second_model(good):
     assert rules(only_alert) == {"no_repeat"}
 
 
+def test_a_model_may_alert_again_what_another_did(good):
+    """It need not know of the alert that is open; the model that raised it does."""
+    raised = {source(decode("alert", alert.value)): alert for alert in good.alerts}
+    suspect = next(
+        p for p in map(partial(decoded, good), range(300))
+        if p["decision"] != "APPROVE" and p["decision"] != "CHALLENGE" and source(p) not in raised
+    )  # fmt: skip
+    opened = next(alert for alert in good.alerts if alert.key == suspect["card_id"].encode())
+    place = {"source_offset": suspect["source_offset"], "event_ids": [suspect["event_id"]]}
+    history = replace(good, alerts=[*good.alerts, again(opened, **place)])
+    since = next(at for at in range(300) if source(decoded(good, at)) == source(suspect))
+    follows = [
+        changed(p, model_version="2") if at >= since else p for at, p in enumerate(good.predictions)
+    ]
+
+    assert rules(history) == {"alerts"}
+    both = {"1": BUNDLE, "2": BUNDLE}
+    assert check(replace(history, predictions=follows, bundles=both)) == []
+    assert check(replace(good, predictions=follows, bundles=both)) == []
+    always = [changed(p, model_version="2") for p in good.predictions]
+    assert rules(replace(history, predictions=always, bundles=both)) == {"alerts"}
+
+
 def test_an_incomplete_history_may_lack_what_is_not_committed(good):
     """Until all is done, outcomes are only due below the committed offset."""
     committed = {**good.committed, 0: good.ends[0] - 1}

@@ -5,6 +5,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumer.adapters.kafka_source import KafkaSource, _Owned
+from consumer.adapters.offset_metadata import OffsetMetadata
 from consumer.adapters.topic_identity import TopicIdentity
 from consumer.core.batching import BatchControl
 from consumer.core.letter_limits import LetterLimits
@@ -27,7 +28,7 @@ def source():
     """A source with two new partitions, and no broker."""
     config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}
     source = KafkaSource(
-        config, TopicIdentity({}, "payments"), Undecided(), BatchControl(10, 0.0),
+        config, TopicIdentity({}, "payments"), "ours", Undecided(), BatchControl(10, 0.0),
         Telemetry(CollectorRegistry(), "g", "payments"), LetterLimits(0, 1.0, 1),
     )  # fmt: skip
     source._owned = {0: _Owned(), 1: _Owned()}
@@ -39,11 +40,11 @@ def test_committed_offsets_are_asked_for_once(source, monkeypatch):
     """However long a snapshot is being read; a partition that comes later is asked for alone."""
     asked = []
 
-    def committed(partitions):
+    def ask(partitions):
         asked.append(partitions)
-        return {partition: 7 if partition else None for partition in partitions}
+        return {partition: (7, OffsetMetadata()) if partition else None for partition in partitions}
 
-    monkeypatch.setattr(source, "committed", committed)
+    monkeypatch.setattr(source, "_ask", ask)
     for _ in range(3):
         source._begin_assigned()
     source._owned[2] = _Owned()
@@ -51,6 +52,32 @@ def test_committed_offsets_are_asked_for_once(source, monkeypatch):
 
     assert asked == [[0, 1], [2]]
     assert source._observer.asked[-3:] == [(0, None), (1, 7), (2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "since"),
+    [
+        (OffsetMetadata("id", "ours", 3), 3),
+        (OffsetMetadata("id", "another's", 3), 7),
+        (OffsetMetadata.parse("set by hand"), 0),
+    ],
+)
+def test_it_is_known_from_where_on_our_model_decided(source, monkeypatch, metadata, since):
+    """And handed on with each commit; an offset that somebody set is taken for ours."""
+    monkeypatch.setattr(source, "_ask", lambda partitions: dict.fromkeys(partitions, (7, metadata)))
+
+    source._begin_assigned()
+
+    [first, _] = source.places({0: 9, 1: 9})
+    assert OffsetMetadata.parse(first.metadata) == OffsetMetadata("", "ours", since)
+
+
+def test_what_is_committed_beside_an_offset_is_read_again():
+    """What others wrote there says nothing."""
+    said = OffsetMetadata("a-b_C", "f00", 12)
+    assert OffsetMetadata.parse(str(said)) == said
+    for text in (None, "", "by hand", "since=x topic-id", "="):
+        assert OffsetMetadata.parse(text) == OffsetMetadata()
 
 
 @pytest.fixture

@@ -44,13 +44,12 @@ def test_another_id_is_another_topic(told, identity, topic):
 
 def test_offsets_say_which_topic_they_are_of(told, identity):
     """Those of others, and those that an operator set, say nothing and hold."""
-    assert identity.metadata == ""
+    assert identity.topic_id == ""
     identity.look()
-    ours = identity.metadata
+    ours = identity.topic_id
 
     assert not identity.is_of_another(ours)
     assert not identity.is_of_another("")
-    assert not identity.is_of_another("by hand")
     told["payments"] = "c"
     assert TopicIdentity({}, "payments").is_of_another(ours)
 
@@ -58,7 +57,7 @@ def test_offsets_say_which_topic_they_are_of(told, identity):
 def test_offsets_are_not_believed_before_the_topic_is_known(told, identity):
     """The brokers are asked until they answer; those without ids have nothing to say."""
     identity.look()
-    ours = identity.metadata
+    ours = identity.topic_id
     later = TopicIdentity({}, "payments")
     told["payments"] = KafkaError._TRANSPORT
 

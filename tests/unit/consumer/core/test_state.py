@@ -103,6 +103,15 @@ def test_replayed_events_are_scored_from_where_their_alerts_still_count(live, ti
     assert state.needs_score(events(time, live=live)).tolist() == [needed]
 
 
+def test_what_another_model_decided_is_not_decided_again():
+    """Nobody knows which alerts it raised; live events and later ones are scored."""
+    state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
+    state.begin(0, score_from=JANUARY, decided_since=2)
+    batch = events(1, 2, 3, 4, live=[True, False, False, False])
+
+    assert state.needs_score(batch).tolist() == [True, False, True, True]
+
+
 def test_a_batch_that_goes_live_in_its_middle_is_scored_as_needed():
     """Replayed and live events of several partitions, each by its own bound."""
     state = VelocityState(PLAN, grace=DAY, alert_window=DAY)
