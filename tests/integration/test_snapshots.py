@@ -140,7 +140,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(scene, kept):
         for path in paths[: 2 if partition == 0 else 1]:
             path.write_bytes(path.read_bytes()[:-1])
 
-    second = scene.start(**kept)
+    second = scene.start(**kept).wait_ready()
     scene.wait_done()
 
     assert set(from_snapshots(second)) == {1, 2, 3}
