@@ -30,7 +30,14 @@ from consumer.adapters.restore import SnapshotLoader, StateRestorer
 from consumer.adapters.snapshotter import Snapshotter
 from consumer.adapters.topic_identity import TopicIdentity, topic_id
 from consumer.adapters.topics import require_topics
-from consumer.assembly import Parts, assemble, make_pipeline, snapshot_store, state_contract
+from consumer.assembly import (
+    Parts,
+    assemble,
+    make_pipeline,
+    scorer_id,
+    snapshot_store,
+    state_contract,
+)
 from consumer.core.alerts import AlertEncoder
 from consumer.core.batching import BatchControl
 from consumer.core.decide import Explainer
@@ -101,13 +108,13 @@ class App:
             stack.callback(self._labels.close)
             self._persist(partial(access.require_access, self._settings))
             self._persist(partial(require_topics, self._settings, self._bundle.feature_set))
+            self._identity.start()
+            stack.callback(self._identity.stop)
             self._persist(self._labels.load)
             if isinstance(self._sink, ExactlyOnceSink):
                 with access.transactions_required(self._settings):
                     self._sink.open()
             stack.callback(self._sink.close)
-            self._identity.start()
-            stack.callback(self._identity.stop)
             self._lag.start()
             stack.callback(self._lag.stop)
             if self._store is not None and self._snapshotter is not None:
@@ -130,7 +137,7 @@ class App:
         self._source = KafkaSource(
             kafka_clients.group_consumer_config(settings, self._on_error("group")),
             self._identity,
-            bundle.identity.scorer,
+            scorer_id(settings, bundle),
             self._restorer,
             control,
             telemetry,

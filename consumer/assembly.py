@@ -3,6 +3,7 @@ Settings and a model bundle become the steps of the pipeline: for the group's me
 those who read the log again beside the group.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -79,6 +80,13 @@ def state_contract(settings: Settings, bundle: Bundle) -> Contract:
         alert_window=micros(settings.alerts.window),
         schemas=sorted(fingerprints),
     )
+
+
+def scorer_id(settings: Settings, bundle: Bundle) -> str:
+    """Return a word for what decides on alerts: who has another one may decide otherwise."""
+    identity = bundle.identity
+    said = (identity.name, identity.version, identity.policy_version, settings.alerts.window)
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def make_pipeline(parts: Parts, labels: Labels, sink: Sink, telemetry: Telemetry) -> Pipeline:

@@ -245,6 +245,10 @@ class Telemetry:
         self.metrics.partition_paused.labels(self._group, self._topic, str(partition)).set(0)
         self._log.info("partition_resumed", partition=partition, next_offset=next_offset)
 
+    def offset_disregarded(self, partition: int, offset: int) -> None:
+        """The group's offset is of a topic of that name that was deleted."""
+        self._log.warning("offset_disregarded", partition=partition, offset=offset)
+
     def _forget_snapshots(self, partitions: list[int]) -> None:
         """Whoever owns them now tells when their state was stored."""
         with self._snapshots_shown:

@@ -224,8 +224,10 @@ class ExactlyOnceSink:
             error = kafka_error(exception)
             if error.code() == KafkaError._INCONSISTENT and self._deliveries.failed is not None:
                 error = self._deliveries.failed  # the commit knows how many failed, and not why
-        except BaseException:
+        except BaseException as fault:
             self._end(slot, transaction)
+            if transaction.is_fenced and isinstance(fault, FatalError):  # as produce() has it
+                raise BatchAbortedError("fenced") from None
             raise
         else:
             return

@@ -1,6 +1,7 @@
 """Polls the input topic as a member of the group, and knows where every partition goes on."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ _IDLE_SECONDS: Final = 0.1
 _REQUEST_SECONDS: Final = 5.0
 _SEEK_ATTEMPTS: Final = 50
 _NO_OFFSET: Final = -1001
+_BEYOND_SECONDS: Final = 5.0
 
 
 class PartitionObserver(Protocol):
@@ -64,6 +66,7 @@ class _Owned:
     is_paused: bool = False
     committed: int | None = None
     decided_since: int = 0
+    beyond_since: float = math.inf
 
     def expects(self, offset: int) -> bool:
         """Say whether a record with that offset is to be processed."""
@@ -200,7 +203,7 @@ class KafkaSource:
     def _metadata(self, partition: int) -> str:
         owned = self._owned.get(partition)
         since = 0 if owned is None else owned.decided_since
-        return str(OffsetMetadata(self._identity.topic_id, self._scorer, since))
+        return str(self._identity.metadata(self._scorer, since))
 
     def committed(self, partitions: list[int]) -> dict[int, int | None]:
         """
@@ -213,13 +216,16 @@ class KafkaSource:
         """Ask for committed offsets, and for what was committed with them."""
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         answered = self._consumer.committed(wanted, timeout=_REQUEST_SECONDS)
-        found = {p.partition: (p.offset, OffsetMetadata.parse(p.metadata)) for p in answered}
-        return {
-            partition: None
-            if offset < 0 or self._identity.is_of_another(metadata.topic_id)
-            else (offset, metadata)
-            for partition, (offset, metadata) in found.items()
-        }
+        return {part.partition: self._known(part) for part in answered}
+
+    def _known(self, part: TopicPartition) -> tuple[int, OffsetMetadata] | None:
+        if part.offset < 0:
+            return None
+        said = self._identity.believed(OffsetMetadata.parse(part.metadata))
+        if said is None:
+            self._telemetry.offset_disregarded(part.partition, part.offset)
+            return None
+        return part.offset, said
 
     def is_member(self) -> bool:
         """Say whether the group still knows us; if not, our metadata would not be checked."""
@@ -341,23 +347,17 @@ class KafkaSource:
                 )
                 for partition, owned in new.items()
             }
-            ends = {
-                partition: self._end(partition)
-                for partition, plan in plans.items()
-                if plan is not None and new[partition].committed != _NO_OFFSET
-            }
+            beyond = [p for p, plan in plans.items() if plan and self._is_beyond_end(p)]
         except KafkaException as exception:
             error = kafka_error(exception)
             if consequence(error) is Consequence.RETRY:
                 return  # they stay paused, and the next poll asks again
             raise fatal("committed offsets cannot be read", error) from exception
         for partition, plan in plans.items():
-            if plan is None:
+            if plan is None or partition in beyond:
                 continue  # it stays paused, others go on, and the next poll asks again
             next_offset = new[partition].committed
-            if next_offset not in {None, _NO_OFFSET} and (
-                next_offset < plan.live_from or next_offset > ends.get(partition, next_offset)
-            ):
+            if next_offset not in {None, _NO_OFFSET} and next_offset < plan.live_from:
                 raise self._gone(partition, next_offset)
             since = new[partition].decided_since
             self._observer.begin(partition, replace(plan, decided_since=since))
@@ -379,7 +379,7 @@ class KafkaSource:
         self._identity.require_same_now()
         end = offset
         with contextlib.suppress(KafkaException):
-            end = self._end(partition)
+            end = self._identity.end(partition)
         why = (
             f"partition {partition} ends before offset {offset}, so its log was cut or the offset"
             " set too high"
@@ -391,16 +391,20 @@ class KafkaSource:
             " on purpose to go on)"
         )
 
-    def _end(self, partition: int) -> int:
-        """Ask for a partition's last stable offset. Raises KafkaException."""
-        part = TopicPartition(self._topic, partition)
-        try:
-            answer = self._consumer.get_watermark_offsets(part, timeout=_REQUEST_SECONDS)
-        except KafkaException:
-            # Who leads may have changed, which the client finds out for what it fetches alone.
-            self._consumer.list_topics(self._topic, timeout=_REQUEST_SECONDS)
-            raise
-        return int(answer[1])
+    def _is_beyond_end(self, partition: int) -> bool:
+        """
+        Say whether the group's offset is beyond the end of the log. Raises FatalError when it is
+        for some seconds: a broker that led before, and does not know better yet, may say so too.
+        """
+        owned = self._owned[partition]
+        offset, now = owned.committed, time.monotonic()
+        if offset in {None, _NO_OFFSET} or offset <= self._identity.end(partition):
+            owned.beyond_since = math.inf
+            return False
+        owned.beyond_since = min(owned.beyond_since, now)
+        if now - owned.beyond_since > _BEYOND_SECONDS:
+            raise self._gone(partition, offset)
+        return True
 
     def _ask_width(self) -> None:
         """Find out how many partitions the topic has; if no broker answers, at the next poll."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class OffsetMetadata:
     """
-    The string that Kafka keeps beside an offset, read and written: `topic-id=… scorer=… since=…`.
+    The string that Kafka keeps beside an offset: `cluster=… topic-id=… scorer=… since=…`.
 
-    `topic_id` is that of KIP-516, empty where it is not known. `scorer` names the model and policy
-    that decided on all records from offset `since` up to the one that is committed; empty where an
-    operator set the offset, and knows nothing of it.
+    `cluster` and `topic_id` (KIP-516) are empty where the brokers tell none. `scorer` names the
+    model and policy that decided on all records from offset `since` up to the one that is
+    committed; empty where an operator set the offset, and knows nothing of it.
     """
 
+    cluster: str = ""
     topic_id: str = ""
     scorer: str = ""
     since: int = 0
@@ -23,6 +24,7 @@ class OffsetMetadata:
         said = dict(word.split("=", 1) for word in (text or "").split() if "=" in word)
         since = said.get("since", "")
         return cls(
+            said.get("cluster", ""),
             said.get("topic-id", ""),
             said.get("scorer", ""),
             int(since) if since.isdecimal() else 0,
@@ -30,5 +32,7 @@ class OffsetMetadata:
 
     def __str__(self) -> str:
         """Return what is committed."""
-        words = [f"topic-id={self.topic_id}"] if self.topic_id else []
-        return " ".join([*words, f"scorer={self.scorer}", f"since={self.since}"])
+        return (
+            f"cluster={self.cluster} topic-id={self.topic_id}"
+            f" scorer={self.scorer} since={self.since}"
+        )

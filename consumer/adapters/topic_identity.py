@@ -1,12 +1,23 @@
 """Which topics we read, beyond their names: one that is deleted and made again is another one."""
 
 import threading
+from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented, not in __all__
+    AdminClient,
+    OffsetSpec,
+)
 
 from consumer.adapters import kafka_clients
+from consumer.adapters.offset_metadata import OffsetMetadata
 from consumer.errors import TopicRemadeError
 from consumer.settings import Settings
 
@@ -31,6 +42,7 @@ class TopicIdentity(threading.Thread):
         self.topic: Final = topic
         self._topics = (topic, *others)
         self._ids: dict[str, str] = {}
+        self._cluster = ""
         self._remade: str | None = None
         self._admin: AdminClient | None = None
         self._stopped = threading.Event()
@@ -64,26 +76,54 @@ class TopicIdentity(threading.Thread):
             self.look()
         self.require_same()
 
-    @property
-    def topic_id(self) -> str:
-        """Whose the offsets are that we commit; empty where that is not known."""
-        return self._ids.get(self.topic, "")
+    def metadata(self, scorer: str, since: int) -> OffsetMetadata:
+        """Return what to commit offsets with, as far as it is known."""
+        return OffsetMetadata(self._cluster, self._ids.get(self.topic, ""), scorer, since)
 
-    def is_of_another(self, topic_id: str) -> bool:
+    def believed(self, said: OffsetMetadata) -> OffsetMetadata | None:
         """
-        Say whether offsets that were committed with this id are of another topic of that name.
-        Raises KafkaException while that is not known; offsets that others set have none, and hold.
+        Return what holds of what stands beside an offset; None where the offset itself is of
+        another topic of that name.
+
+        An offset that a mirror brought from another cluster holds like one that an operator set;
+        what else it says is of that cluster. Raises KafkaException while the ids are not known, and
+        TopicRemadeError where it is our topic that is gone.
         """
-        if not topic_id:
-            return False
-        if not self.topic_id:
+        known = self._ids.get(self.topic)
+        if not (self._cluster and said.topic_id in {"", known}):
             self._learn(self.topic)
-        return topic_id != (self.topic_id or topic_id)
+            self.require_same()
+            known = self._ids.get(self.topic)
+        if said.cluster != self._cluster:
+            return OffsetMetadata()
+        return said if said.topic_id in {"", known or said.topic_id} else None
 
-    def _learn(self, topic: str) -> None:
+    def end(self, partition: int) -> int:
+        """
+        Ask for a partition's high watermark, which an operator may set offsets to, and which lies
+        beyond the last stable offset where a transaction is open. Raises KafkaException.
+        """
+        part = TopicPartition(self.topic, partition)
+        [future] = (
+            self._client()
+            .list_offsets(
+                {part: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=_REQUEST_SECONDS,
+            )
+            .values()
+        )
+        return int(_answer(future).offset)
+
+    def _client(self) -> AdminClient:
         if self._admin is None:
             self._admin = AdminClient(self._config)
-        found = ask_topic_id(self._admin, topic)
+        return self._admin
+
+    def _learn(self, topic: str) -> None:
+        if not self._cluster:
+            self._cluster = ask_cluster_id(self._client())
+        found = ask_topic_id(self._client(), topic)
         if found is not None and self._ids.setdefault(topic, found) != found:
             self._remade = topic
 
@@ -108,8 +148,19 @@ def ask_topic_id(admin: AdminClient, topic: str) -> str | None:
     [future] = admin.describe_topics(
         TopicCollection([topic]), request_timeout=_REQUEST_SECONDS
     ).values()
+    found = str(_answer(future).topic_id)
+    return None if found == _NO_ID else found
+
+
+def ask_cluster_id(admin: AdminClient) -> str:
+    """Return the id of the cluster, empty where it has none. Raises KafkaException."""
+    found: str | None = admin.list_topics(timeout=_REQUEST_SECONDS).cluster_id
+    return found or ""
+
+
+def _answer(future: "Future[Any]") -> Any:
+    """Wait for what an admin client asked. Raises KafkaException."""
     try:
-        found = str(future.result(2 * _REQUEST_SECONDS).topic_id)
+        return future.result(2 * _REQUEST_SECONDS)
     except TimeoutError as error:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
-    return None if found == _NO_ID else found

@@ -2,7 +2,6 @@
 What a model bundle says of itself; the trainer writes it, the consumer holds the bundle to it.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -78,9 +77,3 @@ class ModelIdentity:
     feature_set: str
     feature_count: int
     policy_version: str
-
-    @property
-    def scorer(self) -> str:
-        """A word for model and policy: who has another one may decide otherwise."""
-        said = "\0".join((self.name, self.version, self.policy_version))
-        return hashlib.sha256(said.encode()).hexdigest()[:16]

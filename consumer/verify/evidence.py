@@ -19,8 +19,8 @@ Rows = NDArray[np.void]
 HOLE, RECORD, TOMBSTONE = range(3)
 LATE, COLD, STALE, FLAGGED, HOT, REPLAYED, DOUBTFUL, MODELS = 1, 2, 4, 8, 16, 32, 64, 128
 """
-Flags of a row. DOUBTFUL: refused, but a rebuilt state may count it all the same. MODELS: predicted
-by more than one model.
+Flags of a row. DOUBTFUL: refused, but a rebuilt state may count it all the same. MODELS: more than
+one model decided on it.
 """
 
 ROW: Final = np.dtype(
@@ -36,7 +36,8 @@ ROW: Final = np.dtype(
         ("payment", "u8"),  # ids and event time
         ("predictions", "u2"),
         ("prediction", "u8"),  # what of it never changes
-        ("model", "u8"),
+        ("model", "u8"),  # and policy
+        ("maker", "u8"),  # the model alone, as alerts name it
         ("flags", "u1"),
         ("event", "u8"),
         ("event_time", "i8"),  # 0 where no payment can be read

@@ -41,7 +41,8 @@ from consumer.verify.invariants import Findings
 from consumer.verify.velocity import FEATURE_SETS, Answer, Sample, payment_of
 
 _PAYMENT: Final = ("event_id", "transaction_id", "card_id", "terminal_id", "event_time")
-_MODEL: Final = ("model_name", "model_version", "policy_version")
+_MAKER: Final = ("model_name", "model_version")
+_MODEL: Final = (*_MAKER, "policy_version")
 _MAY_DIFFER: Final = frozenset({"scored_at", "degraded", "label_offsets", *_MODEL})
 _FLAGS: Final = {"LATE_EVENT": LATE, "STATE_COLD": COLD, "LABELS_STALE": STALE, "HOT_KEY": HOT}
 _FLAGGED: Final = frozenset({"REVIEW", "DECLINE"})
@@ -271,6 +272,7 @@ class Ledger:
             self._repeated(place, "prediction", same=content == row["prediction"] or bool(excused))
         else:
             row["prediction"], row["model"] = content, model
+            row["maker"] = digest(*(prediction[name] for name in _MAKER))
             row["flags"] |= flags | flagged
             row["event"] = digest(prediction["event_id"])
             row["out_partition"], row["out_offset"] = record.partition, record.offset
@@ -299,6 +301,7 @@ class Ledger:
                 self._note_earlier(alert, place)
                 continue
             self._check_alert(record, alert, place, row)
+            self._note_maker(alert, row)
             content = digest(record.key, record.value)
             if row["alerts"]:
                 excused = bool(int(row["flags"]) & (COLD | STALE | MODELS))
@@ -306,6 +309,15 @@ class Ledger:
             else:
                 row["alert"], row["alert_window"] = content, alert["window_start"]
             row["alerts"] = min(_MOST, int(row["alerts"]) + 1)
+
+    def _note_maker(self, alert: Mapping[str, Any], row: Any) -> None:
+        """
+        At least once, an alert may be out and its prediction not when another model takes over,
+        which then predicts: as if both had.
+        """
+        by_another = row["maker"] != digest(*(alert[name] for name in _MAKER))
+        if row["predictions"] and by_another and not self.promise.exactly_once:
+            row["flags"] |= MODELS
 
     def _note_earlier(self, alert: Mapping[str, Any], place: Place) -> None:
         stretch = self.stretches.get(place.partition)

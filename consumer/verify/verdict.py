@@ -87,7 +87,8 @@ class _Partition:
         self._furthest: Final = ledger.furthest.get(stretch.partition, -1)
         self._before: Final = ledger.opened_before
         self._opened: Final[dict[tuple[int, int], int]] = {}
-        self._model, self._model_since = 0, 0
+        self._model = 0
+        self._model_since = 0
         self._key_order: Final = KeyOrder()
         self._watermarks = (NEVER, earliest_known(ledger, stretch))
         self._letter_offset = -1
@@ -169,12 +170,13 @@ class _Partition:
         raised = rows["alerts"] > 0
         flagged = (rows["predictions"] > 0) & (rows["flags"] & FLAGGED > 0)
         self._counts["alerts"] += int(raised.sum())
-        stray = raised & ~flagged & (rows["predictions"] > 0)
+        twice = rows["flags"] & MODELS > 0
+        stray = raised & ~flagged & (rows["predictions"] > 0) & ~twice
         self._all_broken("alerts", offsets[stray], "an alert of a payment that is not flagged")
         changed = self._changes_of_model(rows)
         for at in np.flatnonzero(flagged | raised | changed):
             if changed[at]:
-                self._model, self._model_since = int(rows["model"][at]), int(offsets[at])
+                self._model_since = int(offsets[at])
             if flagged[at]:
                 self._judge_flagged(int(offsets[at]), rows[at])
             elif raised[at]:
@@ -182,12 +184,13 @@ class _Partition:
                 self._opened[card, window] = int(offsets[at])
 
     def _changes_of_model(self, rows: Rows) -> NDArray[np.bool_]:
-        """Say which predictions name another model or policy than the one before."""
+        """Say which predictions another model or policy decided on than on those before, or too."""
         predicted = np.flatnonzero(rows["predictions"] > 0)
         models = rows["model"][predicted]
-        before = np.concatenate(([np.uint64(self._model)], models[:-1]))
-        changed = np.zeros(len(rows), np.bool_)
-        changed[predicted] = models != before[: len(models)]
+        before = np.concatenate(([np.uint64(self._model)], models))
+        changed = rows["flags"] & MODELS > 0
+        changed[predicted] |= models != before[:-1]
+        self._model = int(before[-1])
         return changed
 
     def _judge_flagged(self, offset: int, row: Any) -> None:
@@ -202,12 +205,12 @@ class _Partition:
         self._findings.checked("alerts")
         if raised and row["alert_window"] != window:
             self._broken("alerts", offset, "an alert of another window than its payment's")
+        replayed, twice = bool(row["flags"] & REPLAYED), bool(row["flags"] & MODELS)
         if row["flags"] & LATE:
-            is_due, may_be = True, True
+            is_due, may_be = not twice, True
         else:
             opened = self._opened.get((card, window))
             was_open = (self._stretch.partition, card, window) in self._before
-            replayed, twice = bool(row["flags"] & REPLAYED), bool(row["flags"] & MODELS)
             is_due = (replayed or (opened is None and not was_open)) and not twice
             is_known = opened is not None and opened >= self._model_since
             may_be = not is_known or replayed or twice or bool(row["flags"] & COLD)

@@ -126,8 +126,8 @@ def test_an_aborted_batch_leaves_nothing_visible(real, scene):
 
 def test_who_is_fenced_while_it_produces_gives_way(real, scene):
     """
-    A second instance of the same id appears, and again while outputs are queued: the elder, fenced
-    twice, says whose id it has, and leaves it to the youngest, which is not fenced in turn.
+    A second instance of the same id appears while outputs are queued, and a third: the elder,
+    fenced twice, says whose id it has, and leaves it to the youngest, which is not fenced in turn.
     """
     settings = load_settings(scene.config("one", kafka={"linger.ms": "0"}))
     telemetry = Telemetry(CollectorRegistry(), settings.group, settings.topics.input)
@@ -139,22 +139,25 @@ def test_who_is_fenced_while_it_produces_gives_way(real, scene):
         for _ in range(3)
     )
     elder.open()
-    younger.open()
     topic = scene.topics.predictions
     keys = [str(number).encode() for number in range(1_000)]
 
     class Interrupted(list):
+        def __init__(self, other):
+            super().__init__([b"elder"] * len(keys))
+            self.other = other
+
         def __iter__(self):
             yield self[0]
-            youngest.open()
+            self.other.open()
             for value in self[1:]:
                 time.sleep(0.01)  # the client learns of it meanwhile
                 yield value
 
     with pytest.raises(BatchAbortedError):
-        elder.publish([Outputs(topic, [b"key"], [b"elder"])], {0: 2})
+        elder.publish([Outputs(topic, keys, Interrupted(younger))], {0: 2})
     with pytest.raises(FatalError, match="another instance uses the transactional id"):
-        elder.publish([Outputs(topic, keys, Interrupted([b"elder"] * 1_000))], {0: 2})
+        elder.publish([Outputs(topic, keys, Interrupted(youngest))], {0: 2})
 
     youngest.publish([Outputs(topic, [b"key"], [b"youngest"])], {0: 2})
     member.leave()

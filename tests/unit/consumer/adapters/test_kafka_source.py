@@ -57,8 +57,8 @@ def test_committed_offsets_are_asked_for_once(source, monkeypatch):
 @pytest.mark.parametrize(
     ("metadata", "since"),
     [
-        (OffsetMetadata("id", "ours", 3), 3),
-        (OffsetMetadata("id", "another's", 3), 7),
+        (OffsetMetadata("k", "id", "ours", 3), 3),
+        (OffsetMetadata("k", "id", "another's", 3), 7),
         (OffsetMetadata.parse("set by hand"), 0),
     ],
 )
@@ -69,12 +69,12 @@ def test_it_is_known_from_where_on_our_model_decided(source, monkeypatch, metada
     source._begin_assigned()
 
     [first, _] = source.places({0: 9, 1: 9})
-    assert OffsetMetadata.parse(first.metadata) == OffsetMetadata("", "ours", since)
+    assert OffsetMetadata.parse(first.metadata) == OffsetMetadata(scorer="ours", since=since)
 
 
 def test_what_is_committed_beside_an_offset_is_read_again():
     """What others wrote there says nothing."""
-    said = OffsetMetadata("a-b_C", "f00", 12)
+    said = OffsetMetadata("k", "a-b_C", "f00", 12)
     assert OffsetMetadata.parse(str(said)) == said
     for text in (None, "", "by hand", "since=x topic-id", "="):
         assert OffsetMetadata.parse(text) == OffsetMetadata()

@@ -179,6 +179,36 @@ def renamed(record: Record, **changes: Any) -> Record:
     return replace(record, value=encode("prediction", decode("prediction", record.value) | changes))
 
 
+def by_another(record: Record, **changes: Any) -> Record:
+    """Return the answer as a model gives it that takes over."""
+    name = {"predictions": "prediction", "alerts": "alert"}[record.topic]
+    said = decode(name, record.value) | {"model_version": "2"} | changes
+    return replace(record, value=encode(name, said))
+
+
+def test_at_least_once_a_model_may_answer_again_what_another_did():
+    """Then neither knows of all alerts: one that was out alone, or one that was open before."""
+    again, alone, both = (Topics(exactly_once=False) for _ in range(3))
+
+    assert not again.judged(
+        again.flagged(0), again.alert(0), again.predicted(1),
+        by_another(again.predicted(1), probability=0.11), again.flagged(2), again.alert(2),
+        *map(again.predicted, range(3, END)),
+    )  # fmt: skip
+    rest = [by_another(alone.predicted(offset)) for offset in range(3, END)]
+    assert not alone.judged(*map(alone.predicted, range(3)), alone.alert(3), *rest)
+    answers = [by_another(both.flagged(3)), by_another(both.alert(3)), *rest[1:]]
+    assert not both.judged(*map(both.predicted, range(3)), both.alert(3), *answers)
+
+
+def test_exactly_once_no_model_alerts_for_another():
+    """A record has one answer, of one model."""
+    topics = Topics()
+    rest = [by_another(topics.predicted(offset)) for offset in range(3, END)]
+
+    assert topics.judged(*map(topics.predicted, range(3)), topics.alert(3), *rest) == {"alerts"}
+
+
 def test_the_alert_of_a_window_may_have_been_opened_before_the_range():
     """An alert of an earlier record says so; where alerts are gone, nobody can tell."""
     known, missing, cut = (Topics(begin=5) for _ in range(3))
