@@ -124,8 +124,9 @@ def acknowledgements_lost(run: Run) -> None:
 )  # fmt: skip
 def forget_names(run: Run) -> None:
     with network(run).names.forgotten():
-        run.cluster.reset()
-        time.sleep(5)
+        for _ in range(5):  # one that is being made as others are reset has no client yet
+            run.cluster.reset()
+            time.sleep(1)
         before = run.scene.published()
         time.sleep(55)
         run.expect(holds=run.scene.published() == before, what="it went on without a name")
@@ -138,8 +139,9 @@ def forget_names(run: Run) -> None:
 )  # fmt: skip
 def move_brokers(run: Run) -> None:
     before = network(run).move()
-    run.cluster.reset("rdkafka")  # the tests' own clients: they would wait for a minute
-    time.sleep(1)
+    for _ in range(3):
+        run.cluster.reset("rdkafka")  # the tests' own clients: they would wait for a minute
+        time.sleep(1)
     network(run).link.lose_all_to(before)
     run.go_on(20, within_seconds=90)
     run.expect(holds=not run.exits, what=f"instances ended: {run.exits}")
