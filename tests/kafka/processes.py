@@ -127,8 +127,14 @@ class Node:
         self.kill()
 
     def pause(self) -> None:
-        """SIGSTOP, as a frozen machine: connections stay open, silent."""
+        """SIGSTOP, as a frozen machine: connections stay open, silent from the return on."""
         os.kill(self.pid, signal.SIGSTOP)
+        # It is on its way to each thread; the parent is told, once, when the last has stopped.
+        deadline = time.monotonic() + 5
+        while os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG) is None:
+            if not self.alive or time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
